@@ -1,0 +1,154 @@
+//! The one decision function.
+//!
+//! Order within a step: outcomes of writes, then evidence from readings, then what starts and ends, then
+//! reads that came back (a write is decided on the newest will), then ramps, then what to read next.
+
+use crate::book::{Book, Change, DispatchKey};
+use crate::draft::Draft;
+use crate::input::{HeldPlan, Miner, Now, Observation, Policy};
+use hashinsight_protocol::device::PreStateV1;
+use hashinsight_protocol::evidence::{DispatchStepV1, TargetStepV1};
+use hashinsight_protocol::ids::MinerId;
+use hashinsight_protocol::units::BootMillis;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What has to be done, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Durable, together with `events`, before any write.
+    pub changes: Vec<Change>,
+    /// Identity and present settings of these are wanted; [`Observation::Prepared`] answers.
+    pub prepare: Vec<MinerId>,
+    pub writes: Vec<Write>,
+    /// Fresh readings of these are wanted: something is expected of them.
+    pub watch: Vec<MinerId>,
+    pub events: Vec<Event>,
+    /// The next call is due then at the latest; sooner whenever something comes back, a reading changes
+    /// or a plan does. `None`: nothing is held and no plan waits.
+    pub next: Option<BootMillis>,
+}
+
+/// A write to one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Write {
+    Stop { dispatch: DispatchKey, miner: MinerId, pre: PreStateV1 },
+    /// Back to `pre`, exactly.
+    Wake { dispatch: DispatchKey, miner: MinerId, pre: PreStateV1 },
+}
+
+impl Write {
+    pub fn miner(&self) -> MinerId {
+        match self {
+            Self::Stop { miner, .. } | Self::Wake { miner, .. } => *miner,
+        }
+    }
+}
+
+/// What is reported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    Dispatch(DispatchStepV1),
+    Target(TargetStepV1),
+}
+
+/// Decides what to do now.
+pub fn step(
+    now: Now,
+    policy: &Policy,
+    plans: &[HeldPlan],
+    miners: &[Miner],
+    book: &Book,
+    seen: &[Observation],
+) -> Step {
+    let mut draft = Draft::new(now, policy, plans, miners, book);
+    draft.adopt_orphans();
+    for observation in seen {
+        draft.take_outcome(observation);
+    }
+    draft.take_readings();
+    draft.take_orders();
+    for observation in seen {
+        draft.take_read(observation);
+    }
+    for key in draft.dispatches() {
+        draft.ramp_down(key);
+    }
+    for key in draft.dispatches() {
+        draft.ramp_up(key);
+    }
+    draft.settle();
+    draft.ask();
+    draft.keep_clock();
+    draft.finish()
+}
+
+impl Draft<'_> {
+    /// Says which reads are wanted, and when something is due.
+    fn ask(&mut self) {
+        let mut prepare = BTreeSet::new();
+        let mut watch = Vec::new();
+        let holds: Vec<_> = self.book.holds.values().cloned().collect();
+        for hold in holds {
+            let settled = hold.phase == crate::book::Phase::Curtailed;
+            if !settled {
+                watch.push(hold.miner);
+            }
+            if let Some(intent) = hold.intent {
+                self.call_at(intent.at.plus(self.policy.write_timeout));
+            } else if let Some(until) = hold.awaits {
+                self.call_at(until);
+            } else if !settled && self.wants_write(&hold) {
+                if hold.retry_at <= self.at {
+                    prepare.insert(hold.miner);
+                } else {
+                    self.call_at(hold.retry_at);
+                }
+            }
+        }
+        for key in self.dispatches() {
+            if !self.book.dispatches.get(&key).is_some_and(|d| d.stops()) {
+                continue;
+            }
+            for target in self.targets(key) {
+                if target.left || self.book.holds.contains_key(&target.miner) {
+                    continue;
+                }
+                let due = target.due.max(target.retry_at);
+                if due > self.at {
+                    self.call_at(due);
+                } else if self.may_write(target.miner).is_ok() {
+                    prepare.insert(target.miner);
+                }
+            }
+        }
+        watch.extend(prepare.iter().copied().filter(|miner| !self.book.holds.contains_key(miner)));
+        self.out.prepare = prepare.into_iter().collect();
+        self.out.watch = watch;
+    }
+
+    /// Whether a miner may be written to at all; says why not.
+    pub fn may_write(&self, id: MinerId) -> Result<(), &'static str> {
+        match self.miner(id) {
+            None => Err("it isn't ours any more; it's never written to"),
+            Some(miner) if miner.locks.out_of_service => {
+                Err("out of service; goes on when a technician clears the lock")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Stores the clock from time to time while durations run.
+    fn keep_clock(&mut self) {
+        let runs = !self.book.holds.is_empty()
+            || self.book.dispatches.values().any(|dispatch| !dispatch.is_done())
+            || !self.plans.is_empty();
+        let stale = self.book.clock.is_none_or(|clock| {
+            self.at.since(clock.steady) >= self.policy.heartbeat || clock.clock != self.now.clock
+        });
+        if runs && stale {
+            let record = self.clock.record(&self.now, self.book.clock.as_ref());
+            self.put(Change::Clock(record));
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! All profiles known, and what was learned of devices while the program ran.
+
+use crate::profile::{Models, Profile, ProfileError, file_name};
+use crate::whatsminer::Token;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// The profiles compiled in.
+const BUILTIN: &[(&str, &str)] = &[
+    ("antminer-stock.toml", include_str!("../profiles/antminer-stock.toml")),
+    ("auradine.toml", include_str!("../profiles/auradine.toml")),
+    ("avalon.toml", include_str!("../profiles/avalon.toml")),
+    ("axeos.toml", include_str!("../profiles/axeos.toml")),
+    ("braiins.toml", include_str!("../profiles/braiins.toml")),
+    ("cgminer.toml", include_str!("../profiles/cgminer.toml")),
+    ("elphapex.toml", include_str!("../profiles/elphapex.toml")),
+    ("epic.toml", include_str!("../profiles/epic.toml")),
+    ("futurebit.toml", include_str!("../profiles/futurebit.toml")),
+    ("goldshell.toml", include_str!("../profiles/goldshell.toml")),
+    ("hammer.toml", include_str!("../profiles/hammer.toml")),
+    ("hiveon.toml", include_str!("../profiles/hiveon.toml")),
+    ("iceriver.toml", include_str!("../profiles/iceriver.toml")),
+    ("innosilicon.toml", include_str!("../profiles/innosilicon.toml")),
+    ("luxos.toml", include_str!("../profiles/luxos.toml")),
+    ("marathon.toml", include_str!("../profiles/marathon.toml")),
+    ("mskminer.toml", include_str!("../profiles/mskminer.toml")),
+    ("proto.toml", include_str!("../profiles/proto.toml")),
+    ("sealminer.toml", include_str!("../profiles/sealminer.toml")),
+    ("vnish.toml", include_str!("../profiles/vnish.toml")),
+    ("volcminer.toml", include_str!("../profiles/volcminer.toml")),
+    ("whatsminer-v2.toml", include_str!("../profiles/whatsminer-v2.toml")),
+    ("whatsminer-v3.toml", include_str!("../profiles/whatsminer-v3.toml")),
+];
+const MODELS: &str = include_str!("../models.toml");
+
+/// The text of a profile compiled in.
+fn builtin_text(firmware: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(file, _)| file.strip_suffix(".toml") == Some(firmware)).map(|(_, text)| *text)
+}
+
+/// Most tokens and shapes that are remembered; beyond it the memory is emptied, which costs a
+/// question each.
+const MAX_REMEMBERED: usize = 50_000;
+
+/// All profiles known: compiled in, plus a site's folder of overrides.
+#[derive(Debug)]
+pub struct Profiles {
+    profiles: Vec<Profile>,
+    models: Models,
+    tokens: Mutex<HashMap<SocketAddr, Token>>,
+    shapes: Mutex<HashMap<(String, String), String>>,
+}
+
+impl Profiles {
+    /// The profiles compiled in.
+    ///
+    /// # Panics
+    /// Never in a built program: a test loads each of them.
+    pub fn builtin() -> Self {
+        let profiles = BUILTIN
+            .iter()
+            .map(|(file, text)| {
+                Profile::load(file, text).expect("the profiles compiled in are checked by a test")
+            })
+            .collect();
+        let models =
+            Models::load("models.toml", MODELS).expect("the models compiled in are checked by a test");
+        Self { profiles, models, tokens: Mutex::default(), shapes: Mutex::default() }
+    }
+
+    /// The profiles compiled in, with each `*.toml` of a folder in place of its namesake or beside
+    /// them.
+    pub fn with_folder(path: impl AsRef<Path>) -> Result<Self, ProfileError> {
+        let path = path.as_ref();
+        let io = |source| ProfileError::Io { path: path.to_owned(), source };
+        let mut all = Self::builtin();
+        let mut files = std::fs::read_dir(path)
+            .map_err(io)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(io)?;
+        files.retain(|file| file.extension().is_some_and(|ext| ext == "toml"));
+        // The same folder means the same profiles on every machine.
+        files.sort();
+        for file in files {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|source| ProfileError::Io { path: file.clone(), source })?;
+            let profile = Profile::load(&file_name(&file), &text, &builtin_text)?;
+            all.profiles.retain(|known| known.firmware != profile.firmware);
+            all.profiles.push(profile);
+        }
+        Ok(all)
+    }
+
+    /// The profile of a firmware.
+    pub fn get(&self, firmware: &str) -> Option<&Profile> {
+        self.profiles.iter().find(|profile| profile.firmware == firmware)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.iter()
+    }
+
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// Remembers which write shape worked, so that the next device of the same model and version
+    /// gets it first. The caller keeps it across restarts by telling it again.
+    pub fn learn_shape(&self, model: &str, version: &str, shape: &str) {
+        if let Ok(mut shapes) = self.shapes.lock() {
+            if shapes.len() >= MAX_REMEMBERED {
+                shapes.clear();
+            }
+            shapes.insert((model.to_owned(), version.to_owned()), shape.to_owned());
+        }
+    }
+
+    /// The shape that worked on a model and version.
+    pub fn learned_shape(&self, model: &str, version: &str) -> Option<String> {
+        self.shapes.lock().ok()?.get(&(model.to_owned(), version.to_owned())).cloned()
+    }
+
+    pub(crate) fn token(&self, address: SocketAddr) -> Option<Token> {
+        self.tokens.lock().ok()?.get(&address).cloned()
+    }
+
+    pub(crate) fn keep_token(&self, address: SocketAddr, token: Option<Token>) {
+        if let Ok(mut tokens) = self.tokens.lock() {
+            if tokens.len() >= MAX_REMEMBERED {
+                tokens.clear();
+            }
+            match token {
+                Some(token) => tokens.insert(address, token),
+                None => tokens.remove(&address),
+            };
+        }
+    }
+}
+
+impl Default for Profiles {
+    fn default() -> Self {
+        Self::builtin()
+    }
+}
