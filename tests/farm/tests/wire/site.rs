@@ -13,7 +13,6 @@ use tokio::time::timeout;
 pub const START: Millis = Millis(1_800_000_000_000);
 
 /// A farm on free ports, its clock moved by hand.
-
 pub struct Site {
     pub farm: Running,
     pub clock: Clock,
@@ -113,7 +112,6 @@ pub async fn exchange(address: SocketAddrV4, request: &[u8]) -> io::Result<Vec<u
 }
 
 /// The letter and code of a reply's status.
-
 pub fn status(reply: &Value) -> (&str, i64) {
     let s = reply.get("STATUS").unwrap();
     let s = s.get(0).unwrap_or(s);
