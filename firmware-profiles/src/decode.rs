@@ -69,14 +69,20 @@ pub(crate) fn read_as(
 ) -> (Identity, Reading) {
     let mut finds = Finds::default();
     let mut warnings = Vec::new();
+    let mut stats = false;
     for (request, bytes) in replies {
         if let Some(words) = refusal(bytes) {
             warnings.push(format!("\"{}\" was refused: {words}", request.name));
             continue;
         }
+        stats |= request.name.split('+').any(|name| name == "stats");
         profile.extractor.run(&request.name, bytes, &mut finds);
     }
-    assemble(models, profile, finds, warnings)
+    let (identity, mut reading) = assemble(models, profile, finds, warnings);
+    if stats && profile.evidence.silent_stats_are_idle && reading.hashrate.is_none() {
+        reading.is_mining = reading.is_mining.or(Some(false));
+    }
+    (identity, reading)
 }
 
 /// The words of a reply that refuses its command; looks at the reply's head only.

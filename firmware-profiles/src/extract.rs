@@ -47,38 +47,47 @@ pub struct Extractor {
     nodes: Vec<Node>,
     /// The root of each reply by its request's name; "*" is any reply.
     roots: HashMap<String, NodeId>,
-    rank: u16,
 }
 
 impl Extractor {
-    pub fn new() -> Self {
-        Self { nodes: vec![], roots: HashMap::new(), rank: 0 }
+    /// Compiles lines: the replies each is for, the rank of its block, the line. The rank of a line
+    /// is its place. A line for "*" is for every reply.
+    pub fn compile(lines: &[(&[String], u16, Rule)]) -> Self {
+        let mut out = Self::default();
+        for name in lines.iter().flat_map(|(replies, ..)| replies.iter()) {
+            if !out.roots.contains_key(name) {
+                let root = out.node();
+                out.roots.insert(name.clone(), root);
+            }
+        }
+        for (rank, (replies, block, rule)) in lines.iter().enumerate() {
+            let everywhere = replies.iter().any(|name| name == "*");
+            let mut roots: Vec<NodeId> = out
+                .roots
+                .iter()
+                .filter(|(name, _)| everywhere || replies.contains(name))
+                .map(|(_, root)| *root)
+                .collect();
+            roots.sort_unstable();
+            for root in roots {
+                out.add(root, u16::try_from(rank).unwrap_or(u16::MAX), *block, rule);
+            }
+        }
+        out
     }
 
-    /// Adds a line for the replies named; `block` is the rank of the block it stands in.
-    pub fn add(&mut self, replies: &[String], block: u16, rule: &Rule) {
-        for reply in replies {
-            let root = match self.roots.get(reply) {
-                Some(root) => *root,
-                None => {
-                    let root = self.node();
-                    self.roots.insert(reply.clone(), root);
-                    root
-                }
-            };
-            let mut at = root;
-            for (step, indexed) in &rule.path {
-                // An empty key with brackets is the list at the top of the reply.
-                if !matches!(step, Step::Key(key) if key.is_empty()) {
-                    at = self.child_or_new(at, step);
-                }
-                if *indexed {
-                    self.nodes[at as usize].indexed = true;
-                }
+    fn add(&mut self, root: NodeId, rank: u16, block: u16, rule: &Rule) {
+        let mut at = root;
+        for (step, indexed) in &rule.path {
+            // An empty key with brackets is the list at the top of the reply.
+            if !matches!(step, Step::Key(key) if key.is_empty()) {
+                at = self.child_or_new(at, step);
             }
-            self.nodes[at as usize].actions.push(Action { rank: self.rank, block, rule: rule.clone() });
+            if *indexed {
+                self.nodes[at as usize].indexed = true;
+            }
         }
-        self.rank = self.rank.saturating_add(1);
+        self.nodes[at as usize].actions.push(Action { rank, block, rule: rule.clone() });
     }
 
     fn node(&mut self) -> NodeId {

@@ -2,7 +2,7 @@
 //!
 //! The files in `profiles/` are compiled in; a site's folder may override one (by its `firmware`
 //! name) or add another. A file is checked when it is loaded, and an error names the file, the line
-//! and the reason. `profiles/README.toml` documents every key.
+//! and the reason. `profiles/README.md` documents every key.
 //!
 //! A profile is compiled once into an [`Extractor`]; nothing of the TOML is looked at again when a
 //! device is read.
@@ -139,6 +139,8 @@ pub struct Evidence {
     pub state_beats_rate: bool,
     /// The device reports 0 W when its power is not measured.
     pub zero_power_is_unknown: bool,
+    /// Statistics without a rate are those of a device that does not hash.
+    pub silent_stats_are_idle: bool,
     /// The API has no word for the mode: a real-time rate of zero is read as stopped.
     pub mode_from_rate: bool,
     /// The profile fits any device that speaks the API, so it proves nothing about the firmware.
@@ -152,6 +154,7 @@ impl Default for Evidence {
             stopped_below_w: 50.0,
             state_beats_rate: false,
             zero_power_is_unknown: true,
+            silent_stats_are_idle: false,
             mode_from_rate: false,
             generic: false,
         }
@@ -243,7 +246,7 @@ pub struct Profile {
 /// The `[[from]]` blocks of a profile on their way into the extractor.
 #[derive(Default)]
 struct Blocks {
-    extractor: Extractor,
+    lines: Vec<(Vec<String>, u16, Rule)>,
     adding: Vec<u16>,
     otherwise: Vec<u16>,
     count: u16,
@@ -275,7 +278,7 @@ impl Blocks {
                     line: first + n,
                     reason: format!("{reason} (\"{line}\")"),
                 })?;
-                self.extractor.add(&from.replies, block, &rule);
+                self.lines.push((from.replies.clone(), block, rule));
             }
         }
         Ok(())
@@ -326,6 +329,10 @@ pub enum Send {
         extra: Vec<(String, Value)>,
     },
     Get {
+        path: String,
+    },
+    /// The same on the CGMiner API's port, where ePIC listens.
+    ApiGet {
         path: String,
     },
     /// A command of Whatsminer's API 3.
@@ -565,7 +572,10 @@ impl Profile {
             })?;
             blocks.add(other.get_ref(), found, &base.from)?;
         }
-        let Blocks { extractor, adding, otherwise, .. } = blocks;
+        let Blocks { lines, adding, otherwise, .. } = blocks;
+        let compiled: Vec<(&[String], u16, Rule)> =
+            lines.iter().map(|(replies, block, rule)| (replies.as_slice(), *block, rule.clone())).collect();
+        let extractor = Extractor::compile(&compiled);
         let unit = |name: &Spanned<String>| {
             rate_factor(name.get_ref()).ok_or_else(|| {
                 error(at(name.span().start), format!("\"{}\" is no unit of a hashrate", name.get_ref()))
@@ -701,4 +711,41 @@ fn plain(name: &str) -> String {
 /// The name of a file without its folder.
 pub fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        match Profile::load("x.toml", text, &|_| None) {
+            Err(error) => error.to_string(),
+            Ok(_) => "no error".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line() {
+        let head = "firmware = \"x\"\ntitle = \"X\"\n";
+        let check = |rest: &str, line: usize, reason: &str| {
+            let found = error(&format!("{head}{rest}"));
+            assert!(
+                found.starts_with(&format!("x.toml, line {line}: ")) && found.contains(reason),
+                "{found}"
+            );
+        };
+        check("colour = 1\n", 3, "colour");
+        check("[read]\nrequests = [\"stats\",\n  \"a b\"]\n", 5, "key=value");
+        check("[read]\nrequests = [\"GET stats\"]\n", 4, "begins with");
+        check(
+            "[[from]]\nreplies = [\"*\"]\nfields = \"\"\"\nA/B -> temp\nA/C -> speed\n\"\"\"\n",
+            7,
+            "no target",
+        );
+        check("[capabilities]\nsleep = true\n", 3, "[control]");
+        check("fields_of = \"nothing\"\n", 3, "no profile");
+        check("[control]\ndriver = \"magic\"\n", 4, "magic");
+        assert!(error("firmware = \"A B\"\ntitle = \"X\"\n").contains("line 1"));
+        assert!(error("firmware = \"x\"\n").contains("title"));
+    }
 }

@@ -62,7 +62,8 @@ impl Profiles {
         let profiles = BUILTIN
             .iter()
             .map(|(file, text)| {
-                Profile::load(file, text).expect("the profiles compiled in are checked by a test")
+                Profile::load(file, text, &builtin_text)
+                    .expect("the profiles compiled in are checked by a test")
             })
             .collect();
         let models =

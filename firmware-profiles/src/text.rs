@@ -12,9 +12,10 @@ pub struct Section<'a> {
 }
 
 /// The names that begin a section, and the JSON lists they stand for.
-const LISTS: [(&str, &str); 14] = [
+const LISTS: [(&str, &str); 15] = [
     ("STATUS", "STATUS"),
     ("SUMMARY", "SUMMARY"),
+    ("NAME", "SUMMARY"),
     ("POOL", "POOLS"),
     ("ASC", "DEVS"),
     ("PGA", "DEVS"),
@@ -29,17 +30,18 @@ const LISTS: [(&str, &str); 14] = [
     ("COIN", "COIN"),
 ];
 
-/// Whether this looks like a text reply at all.
+/// Whether this looks like a text reply at all; `NAME=` and `GPU=` begin those of cpuminer and
+/// ccminer, which part their fields by semicolons.
 pub fn is_text_reply(bytes: &[u8]) -> bool {
     let head = bytes.trim_ascii_start();
-    head.starts_with(b"STATUS=") || head.starts_with(b"CMD=")
+    [&b"STATUS="[..], b"CMD=", b"NAME=", b"GPU=", b"CPU="].iter().any(|start| head.starts_with(start))
 }
 
 /// The sections of a text reply, without those that no list is known for.
 pub fn sections(text: &str) -> impl Iterator<Item = Section<'_>> {
     split(text, '|').filter_map(|section| {
         let section = section.trim_matches(|c: char| c <= ' ');
-        let head = split(section, ',').next()?;
+        let head = section.split([',', ';']).next()?;
         let name = head.split('=').next().unwrap_or(head);
         let list = LISTS.iter().find(|(known, _)| *known == name)?.1;
         Some(Section { list, fields: Fields(section) })
@@ -51,7 +53,8 @@ pub struct Fields<'a>(&'a str);
 
 impl<'a> Fields<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        split(self.0, ',').filter_map(|field| field.split_once('='))
+        let separator = if self.0.contains(',') || !self.0.contains(';') { ',' } else { ';' };
+        split(self.0, separator).filter_map(|field| field.split_once('='))
     }
 }
 
@@ -139,6 +142,13 @@ mod tests {
         assert_eq!(stats[3], ("Elapsed", "7"));
         let pairs: Vec<_> = brackets(stats[2].1).collect();
         assert_eq!(pairs, [("Ver", "13"), ("SYSTEMSTATU", "Work: In Work, Hash Board: 3 "), ("PS", "0 1 2")]);
+    }
+
+    #[test]
+    fn cpuminer_has_semicolons() {
+        let all: Vec<_> = sections("NAME=cpuminer-multi;VER=1.3;KHS=12.5;ACC=3|").collect();
+        let fields: Vec<_> = all[0].fields.iter().collect();
+        assert_eq!((all[0].list, fields[2]), ("SUMMARY", ("KHS", "12.5")));
     }
 
     #[test]

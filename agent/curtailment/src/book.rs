@@ -33,8 +33,6 @@ pub struct ClockRecord {
     pub wall: Millis,
     pub clock: ClockStateV1,
     pub steady: Steady,
-    /// The last point known in UTC, when the time since isn't counted in full yet.
-    pub unpaid: Option<(Millis, Steady)>,
 }
 
 /// Interval numbers that have had their one chance, as ranges.

@@ -235,6 +235,8 @@ impl<'a> Draft<'a> {
         if !self.book.holds.contains_key(&target.miner) {
             target.done = true;
             target.state = TargetStateV1::Restored;
+            // Another may be needed in its place.
+            self.call_at(self.at);
             self.report_target(&target, None, &format!("let go before any write: {why}"));
         } else if let Some(other) = self.is_claimed_besides(target.miner, target.dispatch) {
             self.hand_over(&mut target, other);
@@ -553,7 +555,8 @@ impl<'a> Draft<'a> {
                 spare -= target.saves.get();
                 count -= 1;
                 // A cap may need it again.
-                self.let_go(&target, self.at.plus(self.policy.again_after), "the goal is met without it");
+                let why = format!("the goal is met without its {}", target.saves);
+                self.let_go(&target, self.at.plus(self.policy.again_after), &why);
             }
         }
         if dispatch.trim {
@@ -566,7 +569,8 @@ impl<'a> Draft<'a> {
     fn drop_failed(&mut self, key: DispatchKey) {
         for target in self.targets(key) {
             if target.tries > 0 && !target.left && !self.book.holds.contains_key(&target.miner) {
-                self.let_go(&target, self.at.plus(self.policy.again_after), "the goal is met without it");
+                let why = format!("the goal is met without its {}", target.saves);
+                self.let_go(&target, self.at.plus(self.policy.again_after), &why);
             }
         }
     }

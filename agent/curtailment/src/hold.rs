@@ -46,6 +46,19 @@ impl Draft<'_> {
         match hold.phase {
             Phase::Waking | Phase::RestoreFailed => match reading {
                 Some((reading, _)) if self.is_restored(&hold, reading) => return self.restored(hold, reading),
+                Some((reading, at)) if hold.awaits.is_some() && !hold.woken && at > hold.since && is_stopped(reading) => {
+                    // It was found awake, and an earlier stop has landed since.
+                    hold.awaits = None;
+                    hold.retry_at = self.at;
+                    hold.why = "sleeps again by an earlier stop; read again".to_owned();
+                    return self.put_hold(hold);
+                }
+                Some((reading, _)) if hold.awaits.is_some() && self.lacks_mode(&hold, reading) => {
+                    hold.awaits = None;
+                    hold.retry_at = self.at;
+                    hold.why = "runs again; its settings are read".to_owned();
+                    return self.put_hold(hold);
+                }
                 _ => {}
             },
             Phase::Curtailed => match reading {
@@ -66,6 +79,7 @@ impl Draft<'_> {
                     hold.evidence.effect = FactV1::Yes;
                     hold.awaits = None;
                     hold.tries = 0;
+                    hold.unsure_until = self.at;
                     let why = format!(
                         "draws {} after {}",
                         power_text(reading.power),
@@ -130,7 +144,7 @@ impl Draft<'_> {
         hold.awaits = None;
         hold.evidence.accepted = FactV1::Unknown;
         hold.last_write = self.at;
-        hold.unsure_until = self.at.plus(self.policy.late_write);
+        hold.unsure_until = hold.unsure_until.max(self.at.plus(self.policy.late_write));
         hold.retry_at = self.at;
         hold.why = why.to_owned();
     }

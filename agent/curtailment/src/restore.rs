@@ -10,7 +10,7 @@ use crate::input::MinerReading;
 use crate::ramp::{self, back_off};
 use crate::steady::Steady;
 use crate::step::Write;
-use hashinsight_protocol::device::{FactV1, PreStateV1};
+use hashinsight_protocol::device::{FactV1, ModeV1, PreStateV1};
 use hashinsight_protocol::evidence::TargetStateV1;
 use std::sync::Arc;
 
@@ -112,6 +112,11 @@ impl Draft<'_> {
             hold.why = "back in its pre-state by its own settings; its effect is awaited".to_owned();
             return self.put_hold(hold);
         }
+        if hold.woken && now.mode == ModeV1::Starting {
+            hold.awaits = Some(self.at.plus(restart).plus(self.policy.restored_within));
+            hold.why = "on its way up".to_owned();
+            return self.put_hold(hold);
+        }
         if self.puts_off(&mut hold) {
             return self.put_hold(hold);
         }
@@ -166,11 +171,10 @@ impl Draft<'_> {
         if self.at < hold.unsure_until {
             return false;
         }
-        let known = reading.running.0 == FactV1::Yes
-            || (hold.awaits.is_some() && hold.evidence.mode != FactV1::No);
+        let known = reading.running.0 == FactV1::Yes || hold.evidence.mode == FactV1::Yes;
         match reading.running {
             (FactV1::No, _) => false,
-            // Without the mode in the reading it takes a read or a write of the settings.
+            // Without the mode in the reading it takes a read of the settings.
             _ if !known => false,
             (_, FactV1::Yes) => true,
             // One that drew power without mining before shows nothing but its mode.
@@ -178,6 +182,12 @@ impl Draft<'_> {
             (FactV1::Yes, effect) => !hold.was_mining && effect != FactV1::No,
             _ => false,
         }
+    }
+
+    /// Whether a miner runs, and only its settings are yet to be proven.
+    pub fn lacks_mode(&self, hold: &HoldRecord, reading: &MinerReading) -> bool {
+        let unknown = reading.running.0 != FactV1::Yes && hold.evidence.mode != FactV1::Yes;
+        reading.running.1 == FactV1::Yes && unknown && self.at >= hold.unsure_until
     }
 
     /// A miner is back.

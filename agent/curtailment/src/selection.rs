@@ -326,7 +326,7 @@ fn saving(
 }
 
 /// The dwell time that stands against a stop now: refused, or noted where the plan may break it.
-fn dwell(draft: &Draft<'_>, terms: &Terms, miner: MinerId) -> Result<Option<SkipReason>, SkipReason> {
+pub(crate) fn dwell(draft: &Draft<'_>, terms: &Terms, miner: MinerId) -> Result<Option<SkipReason>, SkipReason> {
     let Some(wear) = draft.book.wear.get(&miner) else { return Ok(None) };
     let mut stands = None;
     if let Some(woken) = wear.woken {

@@ -1,9 +1,9 @@
 //! A clock for durations that goes on across reboots.
 //!
 //! Within a boot it advances with the boot clock, whatever the wall clock does. After a reboot it goes on
-//! from the last stored record; the time in between counts when both ends of it are known in UTC, at once
-//! or as soon as the wall clock is synced again. While it is unknown it counts as nothing, so what was
-//! left of a hold at the last record is the most that is left of it.
+//! from the last stored record; the time in between counts when both ends of it are known in UTC, else it
+//! counts as nothing: what was left of a hold at the last record is the most that is left of it. It isn't
+//! made up for later, which would shorten the dwell times that have begun since.
 
 use crate::book::ClockRecord;
 use crate::input::Now;
@@ -42,53 +42,26 @@ pub(crate) struct SteadyClock {
 impl SteadyClock {
     /// Reads the clock, and says what has to be stored at once, if anything.
     pub fn read(record: Option<&ClockRecord>, now: &Now) -> (Self, Option<ClockRecord>) {
-        let synced = now.clock == ClockStateV1::Synced;
-        let fresh = |steady: Steady, unpaid| ClockRecord {
-            boot_id: now.boot_id,
-            boot: now.boot,
-            wall: now.wall,
-            clock: now.clock,
-            steady,
-            unpaid,
+        let synced = |clock: ClockStateV1| clock == ClockStateV1::Synced;
+        let steady = match record {
+            None => Steady::FIRST,
+            Some(r) if r.boot_id == now.boot_id => r.steady.plus(now.boot.since(r.boot)),
+            Some(r) if synced(r.clock) && synced(now.clock) => r.steady.plus(now.wall.since(r.wall)),
+            Some(r) => r.steady,
         };
-        let (steady, store) = match record {
-            None => (Steady::FIRST, Some(fresh(Steady::FIRST, None))),
-            Some(r) if r.boot_id == now.boot_id => {
-                let steady = r.steady.plus(now.boot.since(r.boot));
-                match r.unpaid {
-                    Some((wall, at)) if synced => {
-                        let steady = steady.plus(now.wall.since(wall) - steady.since(at));
-                        (steady, Some(fresh(steady, None)))
-                    }
-                    _ => (steady, None),
-                }
-            }
-            Some(r) => {
-                let known = match r.clock {
-                    ClockStateV1::Synced => Some((r.wall, r.steady)),
-                    ClockStateV1::Uncertain => r.unpaid,
-                };
-                match known {
-                    Some((wall, at)) if synced => {
-                        let steady = r.steady.max(at.plus(now.wall.since(wall)));
-                        (steady, Some(fresh(steady, None)))
-                    }
-                    unpaid => (r.steady, Some(fresh(r.steady, unpaid))),
-                }
-            }
-        };
-        (Self { now: steady, boot: now.boot }, store)
+        let clock = Self { now: steady, boot: now.boot };
+        let new_boot = record.is_none_or(|r| r.boot_id != now.boot_id);
+        (clock, new_boot.then(|| clock.record(now)))
     }
 
-    /// The record of this moment; `unpaid` as the last one had it.
-    pub fn record(&self, now: &Now, last: Option<&ClockRecord>) -> ClockRecord {
+    /// The record of this moment.
+    pub fn record(&self, now: &Now) -> ClockRecord {
         ClockRecord {
             boot_id: now.boot_id,
             boot: now.boot,
             wall: now.wall,
             clock: now.clock,
             steady: self.now,
-            unpaid: last.and_then(|r| r.unpaid),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The one decision function.
 //!
-//! Order within a step: outcomes of writes, then evidence from readings, then what starts and ends, then
-//! reads that came back (a write is decided on the newest will), then ramps, then what to read next.
+//! Order within a step: outcomes of writes, then evidence from readings, then what starts and ends and who
+//! is chosen, then reads that came back (a write is decided on the newest will), then who is woken, then
+//! what to read next.
 
 use crate::book::{Book, Change, DispatchKey};
 use crate::draft::Draft;
@@ -68,11 +69,11 @@ pub fn step(
     }
     draft.take_readings();
     draft.take_orders();
-    for observation in seen {
-        draft.take_read(observation);
-    }
     for key in draft.dispatches() {
         draft.ramp_down(key);
+    }
+    for observation in seen {
+        draft.take_read(observation);
     }
     for key in draft.dispatches() {
         draft.ramp_up(key);
@@ -147,7 +148,7 @@ impl Draft<'_> {
             self.at.since(clock.steady) >= self.policy.heartbeat || clock.clock != self.now.clock
         });
         if runs && stale {
-            let record = self.clock.record(&self.now, self.book.clock.as_ref());
+            let record = self.clock.record(&self.now);
             self.put(Change::Clock(record));
         }
     }

@@ -8,6 +8,7 @@ use crate::book::{Change, DispatchKey, HoldRecord, Intent, Phase, TargetRecord};
 use crate::draft::Draft;
 use crate::input::Observation;
 use crate::ramp::back_off;
+use crate::selection::{SkipReason, dwell};
 use crate::steady::Steady;
 use crate::step::Write;
 use hashinsight_protocol::device::{EvidenceV1, FactV1, ModeV1, PreStateV1};
@@ -56,6 +57,7 @@ impl Draft<'_> {
                     }
                     (FactV1::No, false) => {
                         self.uncount_stop(*miner);
+                        hold.unsure_until = self.at;
                         self.refused(&mut hold, format!("refused: {detail}"));
                     }
                     (_, true) => self.woken(&mut hold, detail),
@@ -81,6 +83,7 @@ impl Draft<'_> {
                     (true, _) => self.fail_wake(&mut hold, why),
                     (false, true) => {
                         self.uncount_stop(*miner);
+                        hold.unsure_until = self.at;
                         self.refused(&mut hold, why);
                     }
                     (false, false) => self.silent(&mut hold, why),
@@ -104,6 +107,11 @@ impl Draft<'_> {
         hold.tries = hold.tries.saturating_add(1);
         hold.retry_at = self.at.plus(self.policy.stop_retry);
         hold.write_after = hold.unsure_until;
+    }
+
+    /// Until when a stop that is sent now may show its effect, accepted or not.
+    fn lands_until(&self) -> Steady {
+        self.at.plus(self.policy.confirm_within.max(self.policy.late_write))
     }
 
     /// Puts off a write that may be under way still; true when it was put off.
@@ -184,6 +192,19 @@ impl Draft<'_> {
         self.book.claims(miner).find(|key| self.book.dispatches.get(key).is_some_and(|d| d.stops()))
     }
 
+    /// The dispatch whose dwell times let a miner be stopped once more, and the one that it breaks.
+    fn stopper_by_dwell(&self, miner: MinerId) -> Result<(DispatchKey, Option<SkipReason>), SkipReason> {
+        let mut refused = SkipReason::NotNeeded;
+        for key in self.book.claims(miner) {
+            let Some(dispatch) = self.book.dispatches.get(&key).filter(|d| d.stops()) else { continue };
+            match dwell(self, &dispatch.terms, miner) {
+                Ok(breaks) => return Ok((key, breaks)),
+                Err(reason) => refused = reason,
+            }
+        }
+        Err(refused)
+    }
+
     fn read_again(&mut self, hold: HoldRecord, now: &PreStateV1, read: Steady) {
         if !self.wants_write(&hold) || hold.retry_at > self.at || read <= hold.last_write {
             return;
@@ -247,7 +268,7 @@ impl Draft<'_> {
             retry_at: self.at,
             stopped: self.at,
             last_write: self.at,
-            unsure_until: self.at,
+            unsure_until: self.lands_until(),
             write_after: self.at,
             woken: false,
             evidence: EvidenceV1::default(),
@@ -258,7 +279,7 @@ impl Draft<'_> {
 
     /// A held miner that should sleep was read again.
     fn stop_again(&mut self, mut hold: HoldRecord, now: &PreStateV1) {
-        let Some(key) = self.stopper(hold.miner) else { return };
+        let Some(mut key) = self.stopper(hold.miner) else { return };
         // Asleep by its settings, yet seen to draw power: only another write can help.
         let consumes = hold.phase == Phase::Drifted || hold.evidence.effect == FactV1::No;
         if now.mode.is_asleep() && !consumes {
@@ -271,22 +292,25 @@ impl Draft<'_> {
         if self.puts_off(&mut hold) {
             return self.put_hold(hold);
         }
-        let Some(dispatch) = self.book.dispatches.get(&key) else { return };
-        let stops = self.wear(hold.miner).stops_today(self.at);
-        let most = dispatch.terms.rules.starts_a_day.map(usize::from);
-        if most.is_some_and(|most| stops >= most) {
-            if !dispatch.terms.may_break_dwell() {
+        let breaks = match self.stopper_by_dwell(hold.miner) {
+            Ok((allowed, breaks)) => {
+                key = allowed;
+                breaks
+            }
+            Err(reason) => {
                 hold.retry_at = self.at.plus(self.policy.stop_retry_max);
-                let why = format!("not stopped again: {stops} stops in 24 hours");
-                self.turn(&mut hold, Phase::Refused, why);
+                self.turn(&mut hold, Phase::Refused, format!("not stopped again: {reason}"));
                 return self.put_hold(hold);
             }
-            self.mark_forced(key, hold.miner, &format!("stopped again although it had {stops} stops in 24 hours"));
+        };
+        if let Some(reason) = breaks {
+            self.mark_forced(key, hold.miner, &format!("is stopped again although {reason}"));
         }
         self.count_stop(hold.miner);
         hold.intent = Some(Intent { wake: false, at: self.at });
         hold.last_write = self.at;
         hold.stopped = self.at;
+        hold.unsure_until = self.lands_until();
         hold.woken = false;
         hold.evidence = EvidenceV1::default();
         hold.why = format!("stop sent again, {} tries before without effect", hold.tries);

@@ -36,8 +36,9 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("--serve") => runtime.block_on(serve(Path::new(&arguments[1]))),
         _ => {
-            let number =
-                |at: usize, default| arguments.get(at).map_or(default, |text| text.parse().expect("a number"));
+            let number = |at: usize, default| {
+                arguments.get(at).map_or(default, |text| text.parse().expect("a number"))
+            };
             runtime.block_on(measure(number(0, 1000), number(1, 100_000)));
         }
     }

@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn too_large_is_refused() {
         let payload = Bytes::from(vec![0; limits::DOWN_BYTES + 1]);
-        let sent = Agents::default().try_send(AgentId::from_random([1; 16]), Down::Ack, payload, &Ledger::new());
+        let sent =
+            Agents::default().try_send(AgentId::from_random([1; 16]), Down::Ack, payload, &Ledger::new());
         assert_eq!(sent, Err(SendError::TooLarge));
     }
 }

@@ -9,7 +9,7 @@ use crate::router::{Gone, Router};
 use crate::tls::Gate;
 use bytes::Bytes;
 use hashinsight_protocol::ids::AgentId;
-use hashinsight_protocol::topics::{Down, Stream, Topic};
+use hashinsight_protocol::topics::{Down, Stream};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -179,10 +179,9 @@ impl Shared {
 
     /// Publishes the will of an agent whose connection is gone, to the next router if this one dies.
     pub async fn publish_will(&self, agent: AgentId, payload: Bytes) {
-        let topic = Topic::Up(agent, Stream::Presence);
         let publish = async {
             while let Ok(router) = self.router().await {
-                if router.publish_will(topic, payload.clone()).await.is_ok() {
+                if router.publish_will(agent, payload.clone()).await.is_ok() {
                     return true;
                 }
             }
@@ -208,7 +207,6 @@ async fn supervise(shared: Arc<Shared>, up: mpsc::Sender<Up>) {
             }
             () = router.died() => {}
         }
-        drop(router);
         one(&shared.ledger.router_restarts);
         error!("the MQTT router is dead; all agents are disconnected and a new one is built");
         loop {
@@ -217,13 +215,33 @@ async fn supervise(shared: Arc<Shared>, up: mpsc::Sender<Up>) {
                 () = tokio::time::sleep(REBUILD_PAUSE) => {}
             }
             match start_router(&shared.limits, &up, &shared.ledger).await {
-                Ok(router) => {
-                    shared.router.send_replace(Some(router));
+                Ok(next) => {
+                    hand_over(&shared, &router, &next).await;
+                    shared.router.send_replace(Some(next));
                     break;
                 }
                 Err(e) => error!("{e}"),
             }
         }
+    }
+}
+
+/// Gives the next router the wills that the dead one did not deliver, before agents come to it.
+async fn hand_over(shared: &Shared, dead: &Router, next: &Router) {
+    let mut wills = dead.take_wills();
+    let publish = async {
+        while let Some(&agent) = wills.keys().next() {
+            if let Some(payload) = wills.get(&agent)
+                && next.publish_will(agent, payload.clone()).await.is_err()
+            {
+                return;
+            }
+            wills.remove(&agent);
+        }
+    };
+    let _ = tokio::time::timeout(shared.limits.takeover_deadline, publish).await;
+    for _ in &wills {
+        one(&shared.ledger.wills_lost);
     }
 }
 

@@ -141,8 +141,21 @@ macro_rules! ledger {
 }
 
 ledger!(
-    accepted, handshakes, connected, admitted, taken_over, cut, up_messages, up_bytes, down_messages, down_bytes,
-    down_full, throttled, wills, wills_lost, router_restarts
+    accepted,
+    handshakes,
+    connected,
+    admitted,
+    taken_over,
+    cut,
+    up_messages,
+    up_bytes,
+    down_messages,
+    down_bytes,
+    down_full,
+    throttled,
+    wills,
+    wills_lost,
+    router_restarts
 );
 
 #[derive(Debug, Default)]

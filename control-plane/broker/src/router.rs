@@ -19,14 +19,14 @@ use crate::counters::{Ledger, add, one};
 use crate::limits::DoorLimits;
 use bytes::Bytes;
 use hashinsight_protocol::ids::AgentId;
-use hashinsight_protocol::topics::{Topic, UP_FILTER, down_filter};
+use hashinsight_protocol::topics::{Stream, Topic, UP_FILTER, down_filter};
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
 use rumqttd::{Forward, Notification, RouterConfig, SegmentConfig};
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::mpsc::{Receiver as StopRx, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::runtime;
@@ -62,13 +62,32 @@ pub(crate) fn message_size(topic: usize, payload: usize) -> usize {
 pub(crate) struct Gone;
 
 enum Command {
-    Attach { agent: AgentId, ready: oneshot::Sender<(u64, LinkRx)> },
-    Subscribe { link: u64, agent: AgentId },
-    Detach { link: u64 },
+    Attach {
+        agent: AgentId,
+        ready: oneshot::Sender<(u64, LinkRx)>,
+    },
+    Subscribe {
+        link: u64,
+        agent: AgentId,
+    },
+    Detach {
+        link: u64,
+    },
     /// From an agent's link, or from the door itself.
-    Up { link: Option<u64>, topic: Topic, payload: Bytes, credit: OwnedSemaphorePermit },
-    Down { topic: Topic, payload: Bytes },
+    Up {
+        link: Option<u64>,
+        topic: Topic,
+        payload: Bytes,
+        credit: OwnedSemaphorePermit,
+    },
+    Down {
+        topic: Topic,
+        payload: Bytes,
+    },
 }
+
+/// The newest will of each agent that the control plane has not got; `None` once they were taken away.
+type Wills = Arc<Mutex<Option<HashMap<AgentId, Bytes>>>>;
 
 #[derive(Debug)]
 pub(crate) struct Router {
@@ -78,6 +97,8 @@ pub(crate) struct Router {
     /// Held by the link that an agent has; the next one waits for it.
     turns: Mutex<HashMap<AgentId, Arc<tokio::sync::Mutex<()>>>>,
     dead: CancellationToken,
+    /// Published but not yet with the control plane; the next router gets them if this one dies.
+    wills: Wills,
     /// Ends the watch when it is dropped.
     _watch: SyncSender<()>,
 }
@@ -129,9 +150,10 @@ impl Router {
         let over = dead.clone();
         thread("door-links", move || links.block_on(over.cancelled()))?;
         thread("door-feed", move || feed(build, control, queue))?;
-        let (over, returned) = (dead.clone(), credit.clone());
+        let wills: Wills = Arc::new(Mutex::new(Some(HashMap::new())));
+        let (over, returned, waiting) = (dead.clone(), credit.clone(), wills.clone());
         thread("door-receive", move || {
-            receive(receiver, &up, &returned, &ledger);
+            receive(receiver, &up, &returned, &waiting, &ledger);
             over.cancel();
         })?;
         let (every, deadline, over) = (limits.ping_every, limits.ping_deadline, dead.clone());
@@ -139,7 +161,7 @@ impl Router {
             watch_over(&mut pinger, pings, &stop, every, deadline);
             over.cancel();
         })?;
-        Ok(Self { commands, credit, links: handle, turns: Mutex::default(), dead, _watch: watch })
+        Ok(Self { commands, credit, links: handle, turns: Mutex::default(), dead, wills, _watch: watch })
     }
 
     /// Returns when the router is dead or was given up.
@@ -153,11 +175,7 @@ impl Router {
 
     /// A link for an agent, once its earlier link is detached.
     pub async fn attach(self: &Arc<Self>, agent: AgentId) -> Result<Link, Gone> {
-        let turn = {
-            // Every change under this lock is whole, so a poisoned one is as good as any.
-            let mut turns = self.turns.lock().unwrap_or_else(|e| e.into_inner());
-            turns.entry(agent).or_default().clone()
-        };
+        let turn = lock(&self.turns).entry(agent).or_default().clone();
         let (ready, link) = oneshot::channel();
         self.links.spawn(run_link(agent, turn, self.commands.clone(), ready));
         let (number, deliveries) = tokio::select! {
@@ -167,9 +185,18 @@ impl Router {
         Ok(Link { agent, number, deliveries, router: self.clone() })
     }
 
-    /// Publishes for an agent that can't any more. Waits for credit.
-    pub async fn publish_will(&self, topic: Topic, payload: Bytes) -> Result<(), Gone> {
-        self.up(None, topic, payload).await
+    /// Publishes for an agent that can't any more. Waits for credit. If the router dies before the control
+    /// plane has the will, [`Self::take_wills`] has it.
+    pub async fn publish_will(&self, agent: AgentId, payload: Bytes) -> Result<(), Gone> {
+        lock(&self.wills).as_mut().ok_or(Gone)?.insert(agent, payload.clone());
+        // Gone by now is as good as gone later.
+        let _ = self.up(None, Topic::Up(agent, Stream::Presence), payload).await;
+        Ok(())
+    }
+
+    /// The wills that a dead router has not delivered. It takes no more of them.
+    pub fn take_wills(&self) -> HashMap<AgentId, Bytes> {
+        lock(&self.wills).take().unwrap_or_default()
     }
 
     async fn up(&self, link: Option<u64>, topic: Topic, payload: Bytes) -> Result<(), Gone> {
@@ -246,6 +273,11 @@ impl LinkSender {
     pub async fn subscribe(&self) -> Result<(), Gone> {
         self.router.send(Command::Subscribe { link: self.number, agent: self.agent }).await
     }
+}
+
+// Every change under these locks is whole, so a poisoned one is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), BrokerError> {
@@ -377,7 +409,13 @@ fn detach(link: &mut LinkTx) -> Result<(), Gone> {
 }
 
 /// Hands what agents published to the control plane, and waits where that is slow.
-fn receive(mut receiver: LinkRx, up: &mpsc::Sender<Up>, credit: &Semaphore, ledger: &Ledger) {
+fn receive(
+    mut receiver: LinkRx,
+    up: &mpsc::Sender<Up>,
+    credit: &Semaphore,
+    wills: &Mutex<Option<HashMap<AgentId, Bytes>>>,
+    ledger: &Ledger,
+) {
     loop {
         match receiver.recv() {
             Ok(Some(Notification::Forward(Forward { publish, .. }))) => {
@@ -385,12 +423,18 @@ fn receive(mut receiver: LinkRx, up: &mpsc::Sender<Up>, credit: &Semaphore, ledg
                 let topic = std::str::from_utf8(&publish.topic).ok().and_then(Topic::parse);
                 match topic {
                     Some(Topic::Up(agent, stream)) => {
-                        let bytes = publish.payload.len();
-                        if up.blocking_send(Up { agent, stream, payload: publish.payload }).is_err() {
+                        let payload = publish.payload;
+                        if up.blocking_send(Up { agent, stream, payload: payload.clone() }).is_err() {
                             return;
                         }
                         one(&ledger.up_messages);
-                        add(&ledger.up_bytes, bytes);
+                        add(&ledger.up_bytes, payload.len());
+                        if stream == Stream::Presence
+                            && let Some(wills) = lock(wills).as_mut()
+                            && wills.get(&agent) == Some(&payload)
+                        {
+                            wills.remove(&agent);
+                        }
                     }
                     _ => error!(topic = ?publish.topic, "the router delivered what nobody may publish"),
                 }
@@ -446,7 +490,9 @@ fn ping_once(pinger: &mut LinkTx, pings: &mut LinkRx, ping: &[u8], deadline: Dur
     let until = (Instant::now() + deadline).into_std();
     loop {
         match pings.recv_deadline(until) {
-            Ok(Some(Notification::Forward(Forward { publish, .. }))) if publish.payload[..] == *ping => return true,
+            Ok(Some(Notification::Forward(Forward { publish, .. }))) if publish.payload[..] == *ping => {
+                return true;
+            }
             Ok(Some(Notification::Unschedule)) => {
                 if pings.ready().is_err() {
                     return false;

@@ -36,13 +36,7 @@ pub(crate) fn subscribe(agent: AgentId, subscribe: &Subscribe) -> (Vec<u8>, Opti
     let codes = subscribe
         .filters
         .iter()
-        .map(|(filter, qos)| {
-            if *filter == own {
-                *granted.insert((*qos).min(1))
-            } else {
-                FILTER_REFUSED
-            }
-        })
+        .map(|(filter, qos)| if *filter == own { *granted.insert((*qos).min(1)) } else { FILTER_REFUSED })
         .collect();
     (codes, granted)
 }

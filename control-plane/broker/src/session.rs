@@ -95,8 +95,15 @@ async fn live(
     info!(%agent, %peer, "agent connected");
     let sender = link.sender();
     let (answers, to_say) = mpsc::channel(ANSWERS);
-    let reading =
-        Reading { shared, agent, peer, silence, sender: sender.clone(), outbox: open.outbox.clone(), answers };
+    let reading = Reading {
+        shared,
+        agent,
+        peer,
+        silence,
+        sender: sender.clone(),
+        outbox: open.outbox.clone(),
+        answers,
+    };
     tokio::select! {
         end = reading.run(reader, frames) => end,
         end = speak(shared, writer, link, &open.outbox, to_say) => end,

@@ -144,7 +144,8 @@ async fn the_largest_documents_pass_between_small_messages() {
     let site = site(|limits| limits.down_queue_bytes = 8 * limits::DOWN_BYTES).await;
     let me = agent(1);
     let mut client = site.connect(me).await;
-    let sizes = [10, limits::DOWN_BYTES, 10, 10, limits::DOWN_BYTES, 5000, 3000, 3000, limits::DOWN_BYTES, 10];
+    let sizes =
+        [10, limits::DOWN_BYTES, 10, 10, limits::DOWN_BYTES, 5000, 3000, 3000, limits::DOWN_BYTES, 10];
     for (n, size) in sizes.iter().enumerate() {
         site.broker.try_send(me, Down::Desired, numbered(n as u32, *size).into()).unwrap();
     }

@@ -170,7 +170,10 @@ async fn a_short_stall_loses_nothing() {
         }
         for n in 1..=3000u16 {
             let next = client.next().await;
-            assert!(matches!(next, Some(rumqttd::protocol::Packet::PubAck(ref a, _)) if a.pkid == n), "{next:?}");
+            assert!(
+                matches!(next, Some(rumqttd::protocol::Packet::PubAck(ref a, _)) if a.pkid == n),
+                "{next:?}"
+            );
         }
     });
     tokio::time::sleep(Duration::from_millis(700)).await;

@@ -110,7 +110,8 @@ async fn foreign_filters_are_refused_one_by_one() {
 async fn messages_wait_for_the_subscription() {
     let site = site(|_| {}).await;
     let me = agent(1);
-    let send = |text: &'static str| site.broker.try_send(me, Down::Welcome, Bytes::from_static(text.as_bytes()));
+    let send =
+        |text: &'static str| site.broker.try_send(me, Down::Welcome, Bytes::from_static(text.as_bytes()));
     assert_eq!(send("too early"), Err(SendError::NotConnected));
     let tls = site.admitted(me);
     let mut client = Client::open(site.broker.local_addr(), tls).await.unwrap();

@@ -48,6 +48,7 @@ pub struct World {
     // In the order of their ending: agents first.
     pub agents: Vec<Agent>,
     pub control_plane: Process,
+    addresses: Value,
     pub api: Api,
     pub http: SocketAddr,
     pub owner_password: Option<String>,
@@ -83,13 +84,8 @@ impl World {
         say("starting the control plane");
         let data = plan.folder.join("control-plane");
         let log = plan.folder.join("control-plane.log");
-        let ready = plan.folder.join("control-plane.ready");
-        let mut command = plan.program("hashinsight");
-        command.arg("serve").arg("--data").arg(&data);
-        command.arg("--http").arg(format!("127.0.0.1:{}", plan.http_port));
-        command.args(["--mqtt", "127.0.0.1:0", "--enrol", "127.0.0.1:0", "--ready-file"]).arg(&ready);
-        let mut control_plane = Process::start("hashinsight serve", command, &log)?;
-        let addresses = wait_ready(&mut control_plane, &ready)?;
+        let http = format!("127.0.0.1:{}", plan.http_port);
+        let (control_plane, addresses) = serve(&plan, &http, "127.0.0.1:0", "127.0.0.1:0")?;
         let http = address(&addresses, "http")?;
         let owner_password = find_password(&log);
 
@@ -116,7 +112,18 @@ impl World {
             let token = token.ok_or_else(|| Failure::new("the control plane printed no enrolment token"))?;
             agents.push(Agent::start(&plan, number, agent, &addresses, token)?);
         }
-        Ok(Self { agents, control_plane, api, http, owner_password, sites, plan })
+        Ok(Self { agents, control_plane, addresses, api, http, owner_password, sites, plan })
+    }
+
+    /// Starts the control plane again on its addresses, after it was stopped or killed.
+    ///
+    /// # Errors
+    /// It isn't ready in time.
+    pub fn restart_control_plane(&mut self) -> Result<()> {
+        let at = |name: &str| address(&self.addresses, name).map(|a| a.to_string());
+        let (process, _) = serve(&self.plan, &at("http")?, &at("mqtt")?, &at("enrol")?)?;
+        self.control_plane = process;
+        Ok(())
     }
 
     /// # Errors
@@ -239,6 +246,18 @@ fn agent_config(cycle_s: u32, api_port: u16, web_port: u16, broker: SocketAddr) 
          [policy]\nconfirm_within_s = 20\nrestored_within_s = 20\nstop_retry_s = 2\nwake_retry_s = 2\n\
          wake_retry_max_s = 10\nreading_max_age_s = 30\nlate_write_s = 10\n"
     )
+}
+
+fn serve(plan: &Plan, http: &str, mqtt: &str, enrol: &str) -> Result<(Process, Value)> {
+    let ready = plan.folder.join("control-plane.ready");
+    // One of an earlier run says nothing about this one.
+    let _ = std::fs::remove_file(&ready);
+    let mut command = plan.program("hashinsight");
+    command.arg("serve").arg("--data").arg(plan.folder.join("control-plane"));
+    command.args(["--http", http, "--mqtt", mqtt, "--enrol", enrol, "--ready-file"]).arg(&ready);
+    let mut process = Process::start("hashinsight serve", command, &plan.folder.join("control-plane.log"))?;
+    let addresses = wait_ready(&mut process, &ready)?;
+    Ok((process, addresses))
 }
 
 fn wait_ready(process: &mut Process, file: &Path) -> Result<Value> {

@@ -236,10 +236,14 @@ impl World {
     }
 
     fn reboot(&mut self, down: u64, sync_after: Option<u64>, wall_error: i64) {
+        if self.t < self.down_until {
+            return;
+        }
         self.counts.reboots += 1;
         self.log.push(format!("{} s: reboot for {down} s", self.seconds()));
         self.down_until = self.t + down * 1000;
-        self.downtime += down * 1000 + TICK;
+        // Nor does what has passed since the clock was last stored.
+        self.downtime += down * 1000 + TICK + self.policy.heartbeat.0;
         self.boot_began = self.down_until - 1000;
         self.boots += 1;
         self.forget();

@@ -1,8 +1,14 @@
 //! A CA, a gate that tests can change, and a client that says exactly what it is told to.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part of this; a panic is a failed test")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of this; a panic is a failed test"
+)]
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hashinsight_broker::{Admission, Broker, CertificateId, DoorLimits, Gate, Refusal, Settings, Up, server_tls};
+use hashinsight_broker::{
+    Admission, Broker, CertificateId, DoorLimits, Gate, Refusal, Settings, Up, server_tls,
+};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::topics::{Stream, Topic, down_filter};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
@@ -75,7 +81,8 @@ impl Ca {
         let mut roots = RootCertStore::empty();
         roots.add(self.der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_root_certificates(roots);
         Arc::new(match identity {
             Some(i) => config.with_client_auth_cert(i.chain.clone(), i.key.clone_key()).unwrap(),

@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    hashinsight_agent::cli::main()
+}

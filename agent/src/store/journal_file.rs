@@ -1,0 +1,630 @@
+//! The journal's file and its rules, without threads; [`super::journal`] says what they are.
+
+use super::db::{self, Schema, StoreError};
+use super::document::{self, Opened, Taken, Verdict};
+use super::events::pack;
+use super::reserve::Reserve;
+use super::salvage;
+use super::sealer::{Sealer, fresh_epoch};
+use super::{InventoryMiner, Kept};
+use hashinsight_curtailment::{Change, HeldPlan, StopOrder};
+use hashinsight_protocol::clock::MomentV1;
+use hashinsight_protocol::envelope::{Body, Envelope};
+use hashinsight_protocol::events::{
+    AgentStartedV1, AlarmKindV1, AlarmV1, DocumentHeldV1, EventV1, MinerGoneV1, OrderResultV1,
+};
+use hashinsight_protocol::ids::{AgentId, Epoch, MinerId};
+use hashinsight_protocol::limits::bounded_text;
+use hashinsight_protocol::order::OrderV1;
+use hashinsight_protocol::plan::PlanV1;
+use hashinsight_protocol::presence::StreamStateV1;
+use hashinsight_protocol::topics::{Stream, Topic};
+use hashinsight_protocol::units::Millis;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+pub(crate) const FILE: &str = "journal.db";
+const SCHEMA: Schema = Schema {
+    application: 0x4849_4a31,
+    version: 1,
+    create: "
+CREATE TABLE IF NOT EXISTS life (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch BLOB NOT NULL, agent BLOB NOT NULL,
+    session INTEGER NOT NULL, running INTEGER NOT NULL, last_good INTEGER NOT NULL, document INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS streams (stream INTEGER PRIMARY KEY, next INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS batches (
+    stream INTEGER NOT NULL, seq INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (stream, seq)
+) STRICT;
+CREATE TABLE IF NOT EXISTS book (row TEXT PRIMARY KEY, change TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS plans (
+    plan BLOB PRIMARY KEY, place INTEGER NOT NULL, body BLOB NOT NULL,
+    stop TEXT, cancelled INTEGER NOT NULL, released TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS orders (
+    id BLOB PRIMARY KEY, expires INTEGER NOT NULL, taken INTEGER NOT NULL, reason TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS miners (id BLOB PRIMARY KEY, body TEXT NOT NULL) STRICT;
+",
+};
+/// The streams that live here.
+pub(crate) const STREAMS: [Stream; 3] = [Stream::Events, Stream::Evidence, Stream::Audit];
+/// Results of orders that are kept; those that expired first are forgotten first.
+const ORDERS: u64 = 20_000;
+
+pub(crate) struct JournalFile {
+    conn: Connection,
+    sealer: Sealer,
+    epoch: Epoch,
+    reserve: Option<Reserve>,
+    plans: Vec<HeldPlan>,
+    /// Changes when another process writes.
+    data_version: i64,
+    /// What was saved of a corrupt file, until it's told.
+    salvaged: Option<String>,
+    pub writable: bool,
+    pub signals: Signals,
+}
+
+/// Who is told of changes.
+#[derive(Clone)]
+pub(crate) struct Signals {
+    pub plans: watch::Sender<Arc<Vec<HeldPlan>>>,
+    pub miners: watch::Sender<u64>,
+    pub streams: watch::Sender<u64>,
+}
+
+impl Signals {
+    fn bump(of: &watch::Sender<u64>) {
+        of.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+/// Writes events into their streams within a transaction.
+struct Scribe<'a> {
+    tx: &'a Transaction<'a>,
+    sealer: &'a Sealer,
+    epoch: Epoch,
+}
+
+impl Scribe<'_> {
+    fn append(&self, stream: Stream, at: MomentV1, events: &[EventV1]) -> Result<(), StoreError> {
+        for body in pack(at, events)? {
+            self.append_body(stream, &body)?;
+        }
+        Ok(())
+    }
+
+    fn append_body(&self, stream: Stream, body: &[u8]) -> Result<(), StoreError> {
+        // The number is read within the transaction: another process may have given some.
+        let sql =
+            "INSERT INTO streams VALUES (?1, 2) ON CONFLICT DO UPDATE SET next = next + 1 RETURNING next - 1";
+        let seq: u64 = self.tx.prepare_cached(sql)?.query_row([stream.number()], |row| row.get(0))?;
+        let envelope = self.sealer.seal(self.epoch, stream, seq, body)?;
+        let sql = "INSERT INTO batches VALUES (?1, ?2, ?3)";
+        self.tx.prepare_cached(sql)?.execute(params![stream.number(), seq, envelope])?;
+        Ok(())
+    }
+}
+
+impl JournalFile {
+    /// Opens or creates the journal. The one process that runs the agent holds the reserve.
+    pub fn open(dir: &Path, sealer: Sealer, owner: bool) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        let mut file = match Self::load(&path, &sealer) {
+            Err(StoreError::Corrupt) if owner => {
+                let aside = db::set_aside(&path, &fresh_epoch().to_string())?;
+                let mut file = Self::load(&path, &sealer)?;
+                file.salvage(&aside)?;
+                file
+            }
+            outcome => outcome?,
+        };
+        if owner {
+            file.reserve = Some(Reserve::open(dir));
+            if file.agent()? != file.sealer.agent {
+                file.renew()?;
+            }
+        }
+        Ok(file)
+    }
+
+    fn load(path: &Path, sealer: &Sealer) -> Result<Self, StoreError> {
+        let conn = db::open(path, &SCHEMA)?;
+        let sound: String = conn.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+        if sound != "ok" {
+            return Err(StoreError::Corrupt);
+        }
+        conn.execute(
+            "INSERT OR IGNORE INTO life VALUES (1, ?1, ?2, 0, 0, 0, 0)",
+            params![fresh_epoch().as_bytes(), sealer.agent.as_bytes()],
+        )?;
+        let epoch = conn.query_row("SELECT epoch FROM life", [], |r| Ok(Epoch::from_bytes(r.get(0)?)))?;
+        let signals = Signals {
+            plans: watch::Sender::default(),
+            miners: watch::Sender::default(),
+            streams: watch::Sender::default(),
+        };
+        let mut file = Self {
+            conn,
+            sealer: sealer.clone(),
+            epoch,
+            reserve: None,
+            plans: Vec::new(),
+            data_version: 0,
+            salvaged: None,
+            writable: true,
+            signals,
+        };
+        file.data_version = file.read_data_version()?;
+        file.plans = file.read_plans()?;
+        file.show_plans();
+        Ok(file)
+    }
+
+    fn agent(&self) -> Result<AgentId, StoreError> {
+        Ok(self.conn.query_row("SELECT agent FROM life", [], |r| Ok(AgentId::from_bytes(r.get(0)?)))?)
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Takes what can be read of a corrupt file, and says so.
+    fn salvage(&mut self, aside: &Path) -> Result<(), StoreError> {
+        let found = salvage::copy(aside, &self.conn);
+        tracing::error!(aside = %aside.display(), ?found, "the journal was corrupt and is set aside");
+        self.salvaged = Some(format!(
+            "the journal was corrupt; read again: {}; the old file is {}",
+            found.iter().map(|(table, rows)| format!("{table} {rows}")).collect::<Vec<_>>().join(", "),
+            aside.display()
+        ));
+        self.renew()?;
+        self.plans = self.read_plans()?;
+        self.show_plans();
+        Ok(())
+    }
+
+    /// One transaction; when the disk is full, once more on the reserve.
+    fn write<R>(
+        &mut self,
+        mut work: impl FnMut(&Scribe<'_>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let mut attempt = |conn: &mut Connection| {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&Scribe { tx: &tx, sealer: &self.sealer, epoch: self.epoch })?;
+            tx.commit()?;
+            Ok(done)
+        };
+        let mut outcome = attempt(&mut self.conn);
+        if matches!(outcome, Err(StoreError::Full)) && self.reserve.as_mut().is_some_and(Reserve::release) {
+            outcome = attempt(&mut self.conn);
+        }
+        self.writable = match &outcome {
+            Ok(_) => true,
+            // What the caller gave is at fault, not the file.
+            Err(StoreError::Wire(_) | StoreError::Unreadable { .. }) => self.writable,
+            Err(_) => false,
+        };
+        outcome
+    }
+
+    /// Takes the reserve again where there is room, and proves that the file can be written.
+    pub fn tend(&mut self) -> Result<(), StoreError> {
+        if let Some(reserve) = &mut self.reserve {
+            reserve.restore();
+        }
+        if !self.writable {
+            self.write(|s| Ok(s.tx.execute("UPDATE life SET running = running", [])?))?;
+        }
+        Ok(())
+    }
+
+    pub fn reserve_held(&self) -> bool {
+        self.reserve.as_ref().is_none_or(Reserve::is_held)
+    }
+
+    /// The process starts. Says whether the last one ended in order.
+    pub fn start(&mut self, version: &str, at: MomentV1) -> Result<bool, StoreError> {
+        let clean = self.write(|s| {
+            let running: bool = s.tx.query_row("SELECT running FROM life", [], |row| row.get(0))?;
+            s.tx.execute("UPDATE life SET running = 1", [])?;
+            let event = AgentStartedV1 { version: version.to_owned(), clean: !running };
+            s.append(Stream::Events, at, &[EventV1::Started(event)])?;
+            Ok(!running)
+        })?;
+        if let Some(text) = self.salvaged.take() {
+            self.alarm(&text, at)?;
+        }
+        Signals::bump(&self.signals.streams);
+        Ok(clean)
+    }
+
+    /// The process ends in order.
+    pub fn end(&mut self) -> Result<(), StoreError> {
+        self.write(|s| {
+            s.tx.execute("UPDATE life SET running = 0", [])?;
+            Ok(())
+        })
+    }
+
+    /// The number of the next connection.
+    pub fn next_session(&mut self) -> Result<u64, StoreError> {
+        self.write(|s| {
+            Ok(s.tx.query_row("UPDATE life SET session = session + 1 RETURNING session", [], |r| r.get(0))?)
+        })
+    }
+
+    pub fn last_good(&self) -> Result<Millis, StoreError> {
+        Ok(Millis(self.conn.query_row("SELECT last_good FROM life", [], |row| row.get(0))?))
+    }
+
+    pub fn remember_good(&mut self, wall: Millis) -> Result<(), StoreError> {
+        self.write(|s| {
+            s.tx.execute("UPDATE life SET last_good = max(last_good, ?1)", [wall.0])?;
+            Ok(())
+        })
+    }
+
+    pub fn record(&mut self, stream: Stream, at: MomentV1, events: &[EventV1]) -> Result<(), StoreError> {
+        self.write(|s| s.append(stream, at, events))?;
+        Signals::bump(&self.signals.streams);
+        Ok(())
+    }
+
+    pub fn commit_step(
+        &mut self,
+        changes: &[Change],
+        at: MomentV1,
+        events: &[EventV1],
+    ) -> Result<(), StoreError> {
+        self.write(|s| {
+            for change in changes {
+                let (row, stays) = change.row();
+                if stays {
+                    let json = serde_json::to_string(change).map_err(unreadable("a change of the book"))?;
+                    s.tx.prepare_cached("INSERT OR REPLACE INTO book VALUES (?1, ?2)")?
+                        .execute([row, json])?;
+                } else {
+                    s.tx.prepare_cached("DELETE FROM book WHERE row = ?1")?.execute([row])?;
+                }
+            }
+            s.append(Stream::Evidence, at, events)
+        })?;
+        if !events.is_empty() {
+            Signals::bump(&self.signals.streams);
+        }
+        Ok(())
+    }
+
+    /// The changes that make the book.
+    pub fn book(&self) -> Result<Vec<Change>, StoreError> {
+        self.json_rows("SELECT change FROM book ORDER BY row", "the book")
+    }
+
+    pub fn miners(&self) -> Result<Vec<InventoryMiner>, StoreError> {
+        self.json_rows("SELECT body FROM miners ORDER BY id", "a miner")
+    }
+
+    fn json_rows<T: DeserializeOwned>(&self, sql: &str, what: &'static str) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let texts = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+        texts.iter().map(|text| serde_json::from_str(text).map_err(unreadable(what))).collect()
+    }
+
+    /// The whole inventory. Says who is new or changed, and who is gone.
+    pub fn replace_miners(&mut self, miners: &[InventoryMiner], at: MomentV1) -> Result<(), StoreError> {
+        let before: HashMap<MinerId, InventoryMiner> =
+            self.miners()?.into_iter().map(|miner| (miner.id, miner)).collect();
+        self.write(|s| {
+            let mut events = Vec::new();
+            s.tx.execute("DELETE FROM miners", [])?;
+            for miner in miners {
+                put_miner(s.tx, miner)?;
+                if before.get(&miner.id).map(InventoryMiner::seen) != Some(miner.seen()) {
+                    events.push(EventV1::Miner(miner.seen()));
+                }
+            }
+            for id in before.keys().filter(|id| miners.iter().all(|miner| miner.id != **id)) {
+                events.push(EventV1::MinerGone(MinerGoneV1 { miner: *id }));
+            }
+            s.append(Stream::Events, at, &events)
+        })?;
+        Signals::bump(&self.signals.miners);
+        Signals::bump(&self.signals.streams);
+        Ok(())
+    }
+
+    /// One miner, unless it has left the inventory.
+    pub fn put_miner(&mut self, miner: &InventoryMiner, at: MomentV1) -> Result<(), StoreError> {
+        let told = self.write(|s| {
+            let sql = "SELECT body FROM miners WHERE id = ?1";
+            let before: Option<String> =
+                s.tx.prepare_cached(sql)?.query_row([miner.id.as_bytes()], |r| r.get(0)).optional()?;
+            let Some(before) = before else { return Ok(None) };
+            put_miner(s.tx, miner)?;
+            let before: Option<InventoryMiner> = serde_json::from_str(&before).ok();
+            let told = before.map(|b| b.seen()) != Some(miner.seen());
+            if told {
+                s.append(Stream::Events, at, &[EventV1::Miner(miner.seen())])?;
+            }
+            Ok(Some(told))
+        })?;
+        if told.is_some() {
+            Signals::bump(&self.signals.miners);
+        }
+        if told == Some(true) {
+            Signals::bump(&self.signals.streams);
+        }
+        Ok(())
+    }
+
+    /// The version of the document held; 0 for none.
+    pub fn document(&self) -> Result<u64, StoreError> {
+        Ok(self.conn.query_row("SELECT document FROM life", [], |row| row.get(0))?)
+    }
+
+    /// Stores a document whole, where it is newer.
+    pub fn store_document(&mut self, opened: &Opened, at: MomentV1) -> Result<Verdict, StoreError> {
+        if opened.version <= self.document()? {
+            return Ok(Verdict::NotNewer);
+        }
+        let mut opened = opened.clone();
+        let plans = document::merge(&self.plans, &mut opened, at);
+        let held = plans.iter().map(|h| (h.plan.id, h.plan.revision)).collect();
+        let mut events = vec![EventV1::Document(DocumentHeldV1 { version: opened.version, plans: held })];
+        events.extend(opened.refused.into_iter().map(EventV1::Refused));
+        self.write(|s| {
+            s.tx.execute("DELETE FROM plans", [])?;
+            for (place, held) in plans.iter().enumerate() {
+                put_plan(s.tx, place, held)?;
+            }
+            s.tx.execute("UPDATE life SET document = ?1", [opened.version])?;
+            s.append(Stream::Events, at, &events)
+        })?;
+        self.plans = plans;
+        self.show_plans();
+        Signals::bump(&self.signals.streams);
+        Ok(Verdict::Stored)
+    }
+
+    /// Takes an order once; a repeat tells what became of it.
+    pub fn take_order(&mut self, order: &OrderV1, at: MomentV1) -> Result<Taken, StoreError> {
+        if !document::is_kept(order) {
+            let outcome = document::apply(&mut self.plans, order, at);
+            self.show_plans();
+            return Ok(taken(outcome));
+        }
+        let place = self.plans.iter().position(|held| document::concerns(order) == Some(held.plan.id));
+        // The one plan that it may change, and none where it's not held.
+        let before: Vec<HeldPlan> = place.iter().map(|at| self.plans[*at].clone()).collect();
+        let mut after = before.clone();
+        let outcome = self.write(|s| {
+            after.clone_from(&before);
+            let sql = "SELECT taken, reason FROM orders WHERE id = ?1";
+            let known = s.tx.query_row(sql, [order.id.as_bytes()], |row| {
+                Ok(Taken { repeat: true, taken: row.get(0)?, reason: row.get(1)? })
+            });
+            let outcome = match known.optional()? {
+                Some(known) => known,
+                None => {
+                    let outcome = taken(document::apply(&mut after, order, at));
+                    let row = params![order.id.as_bytes(), order.expires.0, outcome.taken, outcome.reason];
+                    s.tx.execute("INSERT INTO orders VALUES (?1, ?2, ?3, ?4)", row)?;
+                    let surplus = "DELETE FROM orders WHERE id IN
+                        (SELECT id FROM orders ORDER BY expires DESC LIMIT -1 OFFSET ?1)";
+                    s.tx.execute(surplus, [ORDERS])?;
+                    for (place, held) in place.iter().zip(&after) {
+                        put_plan(s.tx, *place, held)?;
+                    }
+                    outcome
+                }
+            };
+            let (taken, reason) = (outcome.taken, bounded_text(&outcome.reason));
+            let event = EventV1::Order(OrderResultV1 { order: order.id, taken, reason });
+            s.append(Stream::Events, at, &[event])?;
+            Ok(outcome)
+        })?;
+        if outcome.taken
+            && !outcome.repeat
+            && let Some((place, held)) = place.zip(after.pop())
+        {
+            self.plans[place] = held;
+            self.show_plans();
+        }
+        Signals::bump(&self.signals.streams);
+        Ok(outcome)
+    }
+
+    /// The control plane has spoken: every lease runs anew.
+    pub fn contact(&mut self, at: MomentV1) {
+        for held in &mut self.plans {
+            held.lease_from = Some(at.boot);
+        }
+        self.show_plans();
+    }
+
+    fn show_plans(&self) {
+        self.signals.plans.send_replace(Arc::new(self.plans.clone()));
+    }
+
+    fn read_plans(&self) -> Result<Vec<HeldPlan>, StoreError> {
+        type Raw = (Vec<u8>, Option<String>, bool, String);
+        let sql = "SELECT body, stop, cancelled, released FROM plans ORDER BY place";
+        let mut statement = self.conn.prepare(sql)?;
+        let rows = statement
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?
+            .collect::<Result<Vec<Raw>, _>>()?;
+        rows.into_iter()
+            .map(|(body, stop, cancelled, released)| {
+                let stop = stop.map(|s| serde_json::from_str::<StopOrder>(&s)).transpose();
+                Ok(HeldPlan {
+                    stop: stop.map_err(unreadable("a stop"))?,
+                    cancelled,
+                    released: serde_json::from_str(&released).map_err(unreadable("a release"))?,
+                    ..HeldPlan::new(PlanV1::decode(&body)?)
+                })
+            })
+            .collect()
+    }
+
+    fn read_data_version(&self) -> Result<i64, StoreError> {
+        Ok(self.conn.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
+    /// Notices what another process has written.
+    pub fn look(&mut self) -> Result<(), StoreError> {
+        let version = self.read_data_version()?;
+        if std::mem::replace(&mut self.data_version, version) != version {
+            let leases: HashMap<_, _> = self.plans.iter().map(|h| (h.plan.id, h.lease_from)).collect();
+            self.plans = self.read_plans()?;
+            for held in &mut self.plans {
+                held.lease_from = leases.get(&held.plan.id).copied().flatten();
+            }
+            self.show_plans();
+            Signals::bump(&self.signals.miners);
+            Signals::bump(&self.signals.streams);
+        }
+        Ok(())
+    }
+
+    /// Batches with numbers above `after`, lowest first.
+    pub fn pending(
+        &self,
+        stream: Stream,
+        after: u64,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<Kept>, StoreError> {
+        let sql = "SELECT seq, envelope FROM batches WHERE stream = ?1 AND seq > ?2 AND seq <= ?3
+            ORDER BY seq LIMIT ?4";
+        let until = i64::try_from(until).unwrap_or(i64::MAX);
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map(params![stream.number(), after, until, limit], |row| {
+            Ok(Kept { seq: row.get(0)?, envelope: row.get(1)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Deletes what the control plane has for good.
+    pub fn acked(&mut self, stream: Stream, epoch: Epoch, ranges: &[(u64, u64)]) -> Result<(), StoreError> {
+        if epoch != self.epoch {
+            return Ok(());
+        }
+        let highest = ranges.iter().map(|(_, last)| *last).max().unwrap_or(0);
+        let next = self.state(stream)?.next;
+        if highest >= next {
+            tracing::error!(
+                "this journal is older than what the control plane holds; going on under a new epoch"
+            );
+            return self.renew();
+        }
+        self.conn.pragma_update(None, "synchronous", "NORMAL")?;
+        let outcome = self.write(|s| {
+            for (first, last) in ranges {
+                let sql = "DELETE FROM batches WHERE stream = ?1 AND seq BETWEEN ?2 AND ?3";
+                s.tx.prepare_cached(sql)?.execute(params![stream.number(), first, last])?;
+            }
+            Ok(())
+        });
+        self.conn.pragma_update(None, "synchronous", "FULL")?;
+        outcome
+    }
+
+    pub fn state(&self, stream: Stream) -> Result<StreamStateV1, StoreError> {
+        let sql = "SELECT next FROM streams WHERE stream = ?1";
+        let next =
+            self.conn.prepare_cached(sql)?.query_row([stream.number()], |row| row.get(0)).optional()?;
+        let next = next.unwrap_or(1);
+        let sql = "SELECT min(seq) FROM batches WHERE stream = ?1";
+        let lowest: Option<u64> =
+            self.conn.prepare_cached(sql)?.query_row([stream.number()], |row| row.get(0))?;
+        let lowest = lowest.unwrap_or(next);
+        Ok(StreamStateV1 { stream: stream.number(), epoch: self.epoch, next, lowest })
+    }
+
+    /// A new epoch: all that is kept is sealed anew. What the control plane has already, it gets
+    /// again; an event says the same twice.
+    fn renew(&mut self) -> Result<(), StoreError> {
+        let (epoch, old_agent) = (fresh_epoch(), self.agent()?);
+        let agent = self.sealer.agent;
+        self.epoch = epoch;
+        let lost = self.write(|s| {
+            let mut lost = 0u64;
+            let kept: Vec<(u8, Vec<u8>)> =
+                s.tx.prepare("SELECT stream, envelope FROM batches ORDER BY stream, seq")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect::<Result<_, _>>()?;
+            s.tx.execute("DELETE FROM batches", [])?;
+            s.tx.execute("DELETE FROM streams", [])?;
+            for (stream, envelope) in &kept {
+                let opened = Stream::from_number(*stream).and_then(|stream| {
+                    Some((stream, Envelope::open(Topic::Up(old_agent, stream), envelope).ok()?))
+                });
+                match opened {
+                    Some((stream, opened)) => s.append_body(stream, opened.body)?,
+                    None => lost += 1,
+                }
+            }
+            let life = params![epoch.as_bytes(), agent.as_bytes()];
+            s.tx.execute("UPDATE life SET epoch = ?1, agent = ?2", life)?;
+            // A document is meant for one agent.
+            if old_agent != agent {
+                s.tx.execute("UPDATE life SET document = 0", [])?;
+            }
+            Ok(lost)
+        })?;
+        if lost > 0 {
+            tracing::error!(lost, "batches of the journal could not be read");
+        }
+        Signals::bump(&self.signals.streams);
+        Ok(())
+    }
+
+    /// Says that something is wrong with the journal or was.
+    pub fn alarm(&mut self, text: &str, at: MomentV1) -> Result<(), StoreError> {
+        let alarm = AlarmV1 { kind: AlarmKindV1::Journal, miner: None, text: bounded_text(text) };
+        self.record(Stream::Events, at, &[EventV1::Alarm(alarm)])
+    }
+}
+
+fn unreadable(what: &'static str) -> impl Fn(serde_json::Error) -> StoreError {
+    move |error| StoreError::Unreadable { what, reason: error.to_string() }
+}
+
+fn taken(outcome: Result<(), String>) -> Taken {
+    match outcome {
+        Ok(()) => Taken { repeat: false, taken: true, reason: String::new() },
+        Err(reason) => Taken { repeat: false, taken: false, reason },
+    }
+}
+
+fn put_miner(tx: &Transaction<'_>, miner: &InventoryMiner) -> Result<(), StoreError> {
+    let json = serde_json::to_string(miner).map_err(unreadable("a miner"))?;
+    let sql = "INSERT OR REPLACE INTO miners VALUES (?1, ?2)";
+    tx.prepare_cached(sql)?.execute(params![miner.id.as_bytes(), json])?;
+    Ok(())
+}
+
+fn put_plan(tx: &Transaction<'_>, place: usize, held: &HeldPlan) -> Result<(), StoreError> {
+    let stop = held.stop.as_ref().map(serde_json::to_string).transpose().map_err(unreadable("a stop"))?;
+    let released = serde_json::to_string(&held.released).map_err(unreadable("a release"))?;
+    let sql = "INSERT OR REPLACE INTO plans VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    tx.prepare_cached(sql)?.execute(params![
+        held.plan.id.as_bytes(),
+        place,
+        held.plan.encode()?,
+        stop,
+        held.cancelled,
+        released
+    ])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,391 @@
+//! The certificate authority of agents and of the ports they talk to.
+//!
+//! - **Made** at the first start in the data folder: `ca.key` (for its owner's eyes) and `ca.pem`.
+//!   ECDSA P-256, which every TLS library and every gateway's processor can do.
+//! - **Signs** one certificate for the two ports (`server.key`, `server.pem`: the public host name,
+//!   localhost and 127.0.0.1; renewed at a start that finds it near its end or without the host name),
+//!   and one for each agent, whose common name and organisation are the agent's id.
+//! - **Of a request** for an agent's certificate the key alone is used, after the proof that whoever asks
+//!   holds it; subject, names and extensions are ours.
+//! - Agents pin `ca.pem` when they enrol; the enrolment token names it by its SHA-256. A lost `ca.key`
+//!   means that every agent enrols again: it belongs in the backup.
+
+use super::files;
+use crate::error::{Error, Result};
+use hashinsight_protocol::enrolment::hex;
+use hashinsight_protocol::ids::AgentId;
+use hashinsight_protocol::limits;
+use hashinsight_protocol::units::{DurationMs, Millis};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKey, PublicKeyData as _, SerialNumber,
+};
+use ring::digest::{SHA256, digest};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::path::Path;
+use std::time::Duration;
+
+const KEY: &str = "ca.key";
+const CERTIFICATE: &str = "ca.pem";
+const SERVER_KEY: &str = "server.key";
+const SERVER_CERTIFICATE: &str = "server.pem";
+
+const DAY: u64 = 24 * 60;
+const AUTHORITY_LIVES: DurationMs = DurationMs::from_minutes(20 * 365 * DAY);
+const SERVER_LIVES: DurationMs = DurationMs::from_minutes(397 * DAY);
+const AGENT_LIVES: DurationMs = DurationMs::from_minutes(365 * DAY);
+/// A server certificate with less than this left is renewed at the next start.
+const RENEW_BELOW: DurationMs = DurationMs::from_minutes(90 * DAY);
+/// Certificates hold from a little before they are made: clocks at sites run behind.
+const BACKDATED: DurationMs = DurationMs::from_minutes(DAY);
+
+/// The authority, with its key.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+    fingerprint: [u8; 32],
+}
+
+/// What a TLS server shows.
+#[derive(Debug)]
+pub struct ServerIdentity {
+    /// The server's certificate, then the authority's: an agent that enrols knows the latter by its
+    /// fingerprint alone.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// A certificate for an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    pub pem: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
+    /// Hex.
+    pub serial: String,
+    pub not_after: Millis,
+}
+
+/// The key of a certificate request whose sender proved to hold it.
+#[derive(Debug)]
+pub struct Request(PublicKey);
+
+impl Request {
+    /// # Errors
+    /// It is no request, its signature is not its key's, or the key is not ECDSA P-256.
+    pub fn from_pem(pem: &str) -> Result<Self> {
+        let refused = || {
+            Error::invalid(
+                "the certificate request is not one of an ECDSA P-256 key, signed by that key; make a new one",
+            )
+        };
+        if pem.len() > limits::ENROLMENT_BYTES {
+            return Err(refused());
+        }
+        let request = CertificateSigningRequestParams::from_pem(pem).map_err(|e| refused().because(e))?;
+        // The algorithm is the signature's; an uncompressed P-256 point is 65 bytes that begin with 4.
+        let point = request.public_key.der_bytes();
+        let is_p256 = *request.public_key.algorithm() == rcgen::PKCS_ECDSA_P256_SHA256;
+        if !is_p256 || point.len() != 65 || point[0] != 4 {
+            return Err(refused());
+        }
+        Ok(Self(request.public_key))
+    }
+}
+
+impl Authority {
+    /// Opens the authority of a folder, and makes it when there is none. The server and the command
+    /// line may do so at the same time.
+    ///
+    /// # Errors
+    /// The files can't be read or written, or do not belong together.
+    pub fn open(folder: &Path, now: Millis) -> Result<Self> {
+        if files::read(folder, KEY)?.is_none() {
+            if files::read(folder, CERTIFICATE)?.is_some() {
+                let text = "is gone, but the authority's certificate is there; restore it from the backup";
+                return Err(files::failed(&folder.join(KEY), text, None));
+            }
+            let key = KeyPair::generate().map_err(Error::internal)?;
+            files::create(folder, KEY, key.serialize_pem().as_bytes())?;
+        }
+        let key = read_key(folder, KEY)?;
+        if files::read(folder, CERTIFICATE)?.is_none() {
+            let certificate = authority_params(now).self_signed(&key).map_err(Error::internal)?;
+            files::create(folder, CERTIFICATE, certificate.pem().as_bytes())?;
+        }
+        let wrong = |what| files::failed(&folder.join(CERTIFICATE), what, None);
+        let pem = files::read_text(folder, CERTIFICATE)?.unwrap_or_default();
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_| wrong("is no certificate; restore it from the backup"))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
+            .map_err(|_| wrong("is no certificate; restore it from the backup"))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err(wrong("does not belong to the key beside it; restore both from the backup"));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(Error::internal)?;
+        let fingerprint = sha256(&certificate);
+        Ok(Self { issuer, certificate, pem, fingerprint })
+    }
+
+    /// For agents to pin.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// SHA-256 of the certificate, as in enrolment tokens.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// The certificate of the two ports, made anew when it is near its end or lacks the host name.
+    ///
+    /// # Errors
+    /// The files can't be read or written.
+    pub fn server(&self, folder: &Path, host: &str, now: Millis) -> Result<ServerIdentity> {
+        if let Some(identity) = self.stored_server(folder, host, now)? {
+            return Ok(identity);
+        }
+        let mut names = vec![host.to_owned()];
+        names.extend(["localhost", "127.0.0.1"].into_iter().filter(|n| *n != host).map(str::to_owned));
+        let key = KeyPair::generate().map_err(Error::internal)?;
+        let mut params = CertificateParams::new(names).map_err(Error::internal)?;
+        params.distinguished_name = name(&[(DnType::CommonName, host)]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let (params, _) = leaf(params, now, SERVER_LIVES);
+        let certificate = params.signed_by(&key, &self.issuer).map_err(Error::internal)?;
+        // The key first: a certificate without its key is made anew, a key alone as well.
+        files::replace(folder, SERVER_KEY, key.serialize_pem().as_bytes())?;
+        files::replace(folder, SERVER_CERTIFICATE, certificate.pem().as_bytes())?;
+        Ok(self.identity(certificate.der().clone(), &key))
+    }
+
+    fn stored_server(&self, folder: &Path, host: &str, now: Millis) -> Result<Option<ServerIdentity>> {
+        let pem = files::read_text(folder, SERVER_CERTIFICATE)?;
+        let Some(certificate) = pem.and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok()) else {
+            return Ok(None);
+        };
+        let Ok(key) = read_key(folder, SERVER_KEY) else { return Ok(None) };
+        let fits = x509_parser::parse_x509_certificate(&certificate).is_ok_and(|(_, parsed)| {
+            let until = Millis(parsed.validity().not_after.timestamp().saturating_mul(1000));
+            let ours = x509_parser::parse_x509_certificate(&self.certificate)
+                .is_ok_and(|(_, ca)| parsed.verify_signature(Some(ca.public_key())).is_ok());
+            ours && parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
+                && until.since(now) > RENEW_BELOW
+        });
+        let named = names(&certificate).iter().any(|name| name.eq_ignore_ascii_case(host));
+        Ok((fits && named).then(|| self.identity(certificate, &key)))
+    }
+
+    fn identity(&self, certificate: CertificateDer<'static>, key: &KeyPair) -> ServerIdentity {
+        ServerIdentity {
+            chain: vec![certificate, self.certificate.clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        }
+    }
+
+    /// Signs a certificate for an agent.
+    ///
+    /// # Errors
+    /// The library refuses; no request that was read does so.
+    pub fn issue(&self, request: &Request, agent: AgentId, now: Millis) -> Result<Issued> {
+        let id = agent.to_string();
+        let mut params = CertificateParams::default();
+        params.distinguished_name =
+            name(&[(DnType::OrganizationName, &id), (DnType::CommonName, &id)]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let (params, not_after) = leaf(params, now, AGENT_LIVES);
+        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+        let certificate = params.signed_by(&request.0, &self.issuer).map_err(Error::internal)?;
+        Ok(Issued {
+            pem: certificate.pem(),
+            fingerprint: sha256(certificate.der()),
+            serial: hex(&serial),
+            not_after,
+        })
+    }
+}
+
+/// SHA-256 of a certificate.
+pub fn sha256(der: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, der).as_ref());
+    out
+}
+
+fn read_key(folder: &Path, file: &str) -> Result<KeyPair> {
+    let pem = files::read_text(folder, file)?.unwrap_or_default();
+    KeyPair::from_pem(&pem)
+        .map_err(|_| files::failed(&folder.join(file), "is no private key; restore it from the backup", None))
+}
+
+fn authority_params(now: Millis) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    // Two control planes' authorities are told apart by name.
+    let number = hex(&crate::random::bytes::<4>());
+    params.distinguished_name = name(&[(DnType::CommonName, &format!("HashInsight authority {number}"))]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    hold(&mut params, now, AUTHORITY_LIVES);
+    params
+}
+
+/// What all end certificates have in common, and when they end.
+fn leaf(mut params: CertificateParams, now: Millis, lives: DurationMs) -> (CertificateParams, Millis) {
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    let end = hold(&mut params, now, lives);
+    (params, end)
+}
+
+fn name(parts: &[(DnType, &str)]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    for (kind, value) in parts {
+        name.push(kind.clone(), *value);
+    }
+    name
+}
+
+/// 127 random bits: positive in DER, and never the same twice.
+fn serial() -> SerialNumber {
+    let mut bytes = crate::random::bytes::<16>();
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&bytes)
+}
+
+/// Gives a certificate its number and its time; when it ends.
+fn hold(params: &mut CertificateParams, now: Millis, lives: DurationMs) -> Millis {
+    // Between 1970 and 2200: what lies beyond is no clock's time, and would not fit a certificate.
+    let second = |at: Millis| u64::try_from(at.0 / 1000).unwrap_or(0).min(7_258_118_400);
+    let at = |second: u64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second);
+    let from = second(now).saturating_sub(BACKDATED.0 / 1000);
+    let to = second(now.plus(lives));
+    params.serial_number = Some(serial());
+    (params.not_before, params.not_after) = (at(from), at(to));
+    Millis(i64::try_from(to).unwrap_or(0) * 1000)
+}
+
+/// The names that a certificate is for.
+fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    use x509_parser::extensions::GeneralName;
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return Vec::new() };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
+            Ok(v4) => Some(std::net::Ipv4Addr::from(v4).to_string()),
+            Err(_) => <[u8; 16]>::try_from(*bytes).ok().map(|v6| std::net::Ipv6Addr::from(v6).to_string()),
+        },
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(1_790_000_000_000);
+
+    fn request() -> (KeyPair, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["elsewhere.example".to_owned()]).unwrap();
+        params.distinguished_name = name(&[(DnType::CommonName, "somebody else")]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+        (key, pem)
+    }
+
+    #[test]
+    fn an_authority_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Authority::open(folder.path(), NOW).unwrap();
+        let again = Authority::open(folder.path(), NOW).unwrap();
+        assert_eq!(first.fingerprint(), again.fingerprint());
+        std::fs::remove_file(folder.path().join(KEY)).unwrap();
+        let error = Authority::open(folder.path(), NOW).unwrap_err().to_string();
+        assert!(error.contains("restore it from the backup"), "{error}");
+    }
+
+    #[test]
+    fn only_the_key_of_a_request_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), NOW).unwrap();
+        let (key, pem) = request();
+        let agent = AgentId::from_random([7; 16]);
+        let issued = authority.issue(&Request::from_pem(&pem).unwrap(), agent, NOW).unwrap();
+        let der = CertificateDer::from_pem_slice(issued.pem.as_bytes()).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+        let subject = parsed.subject().to_string();
+        assert_eq!(subject, format!("O={agent}, CN={agent}"));
+        assert!(!parsed.is_ca() && names(&der).is_empty());
+        assert_eq!(parsed.public_key().subject_public_key.data.as_ref(), key.public_key_raw());
+        assert_eq!(issued.fingerprint, sha256(&der));
+        assert_eq!(parsed.validity().not_after.timestamp() * 1000, issued.not_after.0);
+    }
+
+    #[test]
+    fn what_is_no_proof_of_a_key_is_refused() {
+        let (_, pem) = request();
+        let mut bytes = pem::der(&pem);
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let p384 = CertificateParams::default().serialize_request(&other).unwrap().pem().unwrap();
+        for text in ["", "garbage", &pem[..pem.len() / 2], &pem::text(&bytes), &p384, &"x".repeat(1 << 20)] {
+            assert!(Request::from_pem(text).is_err());
+        }
+    }
+
+    /// Just enough of PEM to break a signature.
+    mod pem {
+        use rustls::pki_types::CertificateSigningRequestDer;
+        use rustls::pki_types::pem::PemObject as _;
+        pub fn der(text: &str) -> Vec<u8> {
+            CertificateSigningRequestDer::from_pem_slice(text.as_bytes()).unwrap().to_vec()
+        }
+        pub fn text(der: &[u8]) -> String {
+            let body = ring_base64(der);
+            format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n")
+        }
+        fn ring_base64(bytes: &[u8]) -> String {
+            const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+            let mut out = String::new();
+            for chunk in bytes.chunks(3) {
+                let n = chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+                for i in 0..4 {
+                    let digit = char::from(DIGITS[(n >> (18 - 6 * i) & 63) as usize]);
+                    out.push(if i <= chunk.len() { digit } else { '=' });
+                }
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn the_server_certificate_lasts_and_follows_the_host_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), NOW).unwrap();
+        let one = authority.server(folder.path(), "control.example", NOW).unwrap();
+        let leaf = |identity: &ServerIdentity| identity.chain[0].clone();
+        assert_eq!(names(&leaf(&one)), ["control.example", "localhost", "127.0.0.1"]);
+        let same = authority.server(folder.path(), "control.example", NOW).unwrap();
+        assert_eq!(leaf(&one), leaf(&same));
+        let renamed = authority.server(folder.path(), "192.0.2.7", NOW).unwrap();
+        assert!(names(&leaf(&renamed)).contains(&"192.0.2.7".to_owned()));
+        let later = NOW.plus(SERVER_LIVES - RENEW_BELOW);
+        let renewed = authority.server(folder.path(), "192.0.2.7", later).unwrap();
+        assert_ne!(leaf(&renamed), leaf(&renewed));
+        // Another authority's certificate is not shown.
+        let other = tempfile::tempdir().unwrap();
+        let stranger = Authority::open(other.path(), NOW).unwrap();
+        assert_ne!(leaf(&stranger.server(folder.path(), "192.0.2.7", later).unwrap()), leaf(&renewed));
+    }
+}

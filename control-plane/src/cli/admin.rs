@@ -1,0 +1,170 @@
+//! `hashinsight admin …`: what is done at the server itself, by whoever may read its files.
+
+use crate::agents::ca::Authority;
+use crate::agents::{certificates, tokens};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::fleet::sites;
+use crate::identity::{Role, api_keys, users};
+use crate::store::Stores;
+use clap::Subcommand;
+use hashinsight_protocol::ids::AgentId;
+use hashinsight_protocol::units::{DurationMs, Millis};
+
+/// Who is named in the audit log.
+const WHO: &str = "command line";
+
+#[derive(Subcommand)]
+pub enum Admin {
+    /// Sites
+    #[command(subcommand)]
+    Site(Site),
+    /// Make a one-time token that enrols one agent at a site
+    EnrolToken {
+        /// Name or id of the site
+        #[arg(long)]
+        site: String,
+        /// How long the token can be used
+        #[arg(long, default_value_t = 60)]
+        valid_minutes: u64,
+    },
+    /// Users
+    #[command(subcommand)]
+    User(User),
+    /// API keys
+    #[command(subcommand)]
+    ApiKey(ApiKey),
+    /// One agent
+    #[command(subcommand)]
+    Agent(Agent),
+    /// List the agents
+    Agents,
+}
+
+#[derive(Subcommand)]
+pub enum Site {
+    /// Add a site
+    Add {
+        #[arg(long)]
+        name: String,
+        /// IANA name, for example America/Chicago
+        #[arg(long, default_value = "UTC")]
+        time_zone: String,
+        /// Power of the grid connection
+        #[arg(long, value_name = "KW")]
+        capacity_kw: Option<u32>,
+    },
+    /// List the sites
+    List,
+}
+
+#[derive(Subcommand)]
+pub enum User {
+    /// Add a user with a one-time password
+    Add {
+        #[arg(long)]
+        name: String,
+        /// owner, admin, operator, technician or viewer
+        #[arg(long)]
+        role: String,
+    },
+    /// Give a user a new one-time password
+    Password { name: String },
+    /// Switch a user off
+    Disable { name: String },
+    /// List the users
+    List,
+}
+
+#[derive(Subcommand)]
+pub enum ApiKey {
+    /// Make a key with the rights of a user; it is shown once
+    Add {
+        #[arg(long)]
+        user: String,
+        /// What the key is for
+        #[arg(long)]
+        name: String,
+    },
+    /// Make a key useless
+    Revoke { id: String },
+    /// List the keys
+    List,
+}
+
+#[derive(Subcommand)]
+pub enum Agent {
+    /// Cut an agent off for good
+    Revoke { id: String },
+}
+
+pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) -> Result<()> {
+    let db = &stores.business;
+    match command {
+        Admin::Site(Site::Add { name, time_zone, capacity_kw }) => {
+            let site = sites::add(db, &name, &time_zone, capacity_kw, WHO, now).await?;
+            println!("{}", site.id);
+        }
+        Admin::Site(Site::List) => {
+            for site in sites::all(db).await? {
+                println!("{}  {}  {}", site.id, site.name, site.time_zone);
+            }
+        }
+        Admin::EnrolToken { site, valid_minutes } => {
+            let site = sites::find(db, &site).await?;
+            let authority = Authority::open(&config.data, now)?;
+            let valid = DurationMs::from_minutes(valid_minutes);
+            let token = tokens::create(db, &authority, site.id, WHO, valid, now).await?;
+            println!("{}", token.reveal());
+        }
+        Admin::User(command) => user(command, stores, now).await?,
+        Admin::ApiKey(ApiKey::Add { user, name }) => {
+            println!("{}", api_keys::add(db, &user, &name, WHO, now).await?);
+        }
+        Admin::ApiKey(ApiKey::Revoke { id }) => api_keys::revoke(db, &id, WHO, now).await?,
+        Admin::ApiKey(ApiKey::List) => {
+            for (id, user, name, _, revoked) in api_keys::all(db).await? {
+                let state = if revoked.is_some() { "revoked" } else { "valid" };
+                println!("{id}  {user}  {state}  {name}");
+            }
+        }
+        Admin::Agent(Agent::Revoke { id }) => {
+            let id: AgentId = id.parse().map_err(|e: hashinsight_protocol::ids::NotAnId| Error::invalid(e.to_string()))?;
+            if !certificates::revoke(db, id, WHO, now).await? {
+                return Err(Error::new(Kind::NotFound, format!("there is no agent {id} that is not revoked already")));
+            }
+        }
+        Admin::Agents => agents(stores).await?,
+    }
+    Ok(())
+}
+
+async fn user(command: User, stores: &Stores, now: Millis) -> Result<()> {
+    let db = &stores.business;
+    match command {
+        User::Add { name, role } => {
+            println!("{}", users::add(db, &name, Role::parse(&role)?, WHO, now).await?);
+        }
+        User::Password { name } => println!("{}", users::reset_password(db, &name, WHO, now).await?),
+        User::Disable { name } => users::disable(db, &name, WHO, now).await?,
+        User::List => {
+            for user in users::all(db).await? {
+                let state = if user.disabled_at.is_some() { "disabled" } else { "enabled" };
+                println!("{}  {}  {state}", user.name, user.role.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn agents(stores: &Stores) -> Result<()> {
+    for agent in certificates::list(&stores.business).await? {
+        let state = match (agent.revoked_at, agent.online) {
+            (Some(_), _) => "revoked",
+            (None, Some(true)) => "connected",
+            (None, _) => "not connected",
+        };
+        println!("{}  {}  {}  {}  {state}", agent.id, agent.site_name, agent.hostname, agent.version);
+    }
+    Ok(())
+}

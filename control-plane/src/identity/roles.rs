@@ -1,0 +1,62 @@
+//! Roles and what each may do. What is not granted here is denied.
+
+use crate::error::{Error, Result};
+use serde::Serialize;
+
+/// What a user is to this installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Owner,
+    Admin,
+    Operator,
+    Technician,
+    Viewer,
+}
+
+/// What a route asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// See sites, miners, plans.
+    ViewFleet,
+    /// Take stored readings away.
+    ExportReadings,
+    /// Preview and write plans.
+    OrderPlans,
+    /// Approve and stop plans: miners stop and start.
+    RunPlans,
+}
+
+impl Role {
+    pub const ALL: [Self; 5] = [Self::Owner, Self::Admin, Self::Operator, Self::Technician, Self::Viewer];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Technician => "technician",
+            Self::Viewer => "viewer",
+        }
+    }
+
+    /// # Errors
+    /// There is no role of this name; the text lists them.
+    pub fn parse(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::invalid(format!("there is no role \"{name}\"; the roles are {names}"))
+        })
+    }
+
+    pub fn may(self, permission: Permission) -> bool {
+        use Permission::*;
+        match self {
+            Self::Owner | Self::Admin | Self::Operator => {
+                matches!(permission, ViewFleet | ExportReadings | OrderPlans | RunPlans)
+            }
+            Self::Technician => matches!(permission, ViewFleet | ExportReadings),
+            Self::Viewer => matches!(permission, ViewFleet),
+        }
+    }
+}

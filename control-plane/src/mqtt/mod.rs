@@ -1,0 +1,95 @@
+//! The wire to the agents: the broker behind its front door, what comes in, what goes out.
+
+pub mod apply;
+pub mod downlink;
+mod heard;
+pub mod ingest;
+mod nudge;
+pub mod streams;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+pub use heard::Heard;
+pub use nudge::Nudge;
+
+use crate::App;
+use crate::agents::{certificates, presence};
+use crate::error::{Error, Kind, Result};
+use hashinsight_broker::{Broker, DoorLimits, Settings, server_tls};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Serves agents until `shutdown`.
+///
+/// # Errors
+/// The broker can't start, or one of the parts ends before it should.
+pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+    presence::all_away(&app.stores.business).await?;
+    let server = &app.agents.server;
+    let failed = |e: hashinsight_broker::BrokerError| {
+        Error::new(Kind::Unavailable, format!("the broker did not start: {e}")).because(e)
+    };
+    let authorities = [app.agents.authority.certificate().clone()];
+    let tls = server_tls(&authorities, server.chain.clone(), server.key.clone_key()).map_err(failed)?;
+    // The broker binds by itself; the address was held until here.
+    let listen = app.addresses.mqtt;
+    drop(listener);
+    let settings = Settings { listen, limits: DoorLimits { up_queue: ingest::MOST, ..DoorLimits::default() } };
+    let gate = Arc::clone(&app.agents.directory);
+    let (broker, up) = Broker::start(settings, tls, gate).await.map_err(failed)?;
+
+    let heard = Arc::new(Heard::default());
+    let mut parts = JoinSet::new();
+    parts.spawn(ingest::Ingest::new(Arc::clone(&app), broker.clone(), Arc::clone(&heard)).run(up));
+    parts.spawn(downlink::run(Arc::clone(&app), broker.clone(), shutdown.clone()));
+    parts.spawn(keep_in_step(Arc::clone(&app), broker.clone(), heard, shutdown.clone()));
+    let outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = parts.join_next() => ended.unwrap_or_else(|e| Err(Error::internal(e))),
+    };
+    // What is in flight is not acknowledged and comes again.
+    broker.shutdown().await;
+    parts.shutdown().await;
+    outcome
+}
+
+/// Cuts off who was revoked, and notes who was heard.
+async fn keep_in_step(
+    app: Arc<App>,
+    broker: Broker,
+    heard: Arc<Heard>,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let db = &app.stores.business;
+    let mut turns = tokio::time::interval(certificates::EVERY.into());
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = turns.tick() => {}
+        }
+        let turn = async {
+            for agent in app.agents.directory.refresh(db, app.clock.now()).await? {
+                broker.cut(agent);
+                presence::cut(db, agent).await?;
+                if let Some(known) = app.agents.directory.known(agent) {
+                    app.live.changed(known.site);
+                }
+                tracing::warn!(%agent, "An agent's access was taken away.");
+            }
+            let agents = heard.due();
+            if !agents.is_empty() {
+                let mut tx = db.begin().await?;
+                presence::seen(&mut tx, agents, app.clock.now()).await?;
+                tx.commit().await?;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = turn.await {
+            tracing::error!(error = error.chain(), "The agents' access could not be looked up.");
+        }
+    }
+}

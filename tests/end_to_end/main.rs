@@ -1,0 +1,9 @@
+//! The real programs against each other, and what happens when one of them is killed or misused.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod console;
+mod crash;
+mod mistakes;
+mod plan;
+mod probe;
