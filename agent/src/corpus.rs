@@ -31,13 +31,15 @@ pub async fn run(args: CorpusArgs) -> Result<(), Failure> {
         captures.insert(0, args.dir.clone());
     }
     if captures.is_empty() {
-        return Err(Failure::new(format!("{} holds no capture (a folder with case.json)", args.dir.display())));
+        return Err(Failure::new(format!(
+            "{} holds no capture (a folder with case.json)",
+            args.dir.display()
+        )));
     }
     let mut out = BufWriter::new(std::io::stdout().lock());
     for capture in captures {
         let line = replay::line(&profiles, &args.dir, &capture);
-        let written =
-            if args.json { writeln!(out, "{line}") } else { writeln!(out, "{}", to_text(&line)) };
+        let written = if args.json { writeln!(out, "{line}") } else { writeln!(out, "{}", to_text(&line)) };
         if written.is_err() {
             // The reader has seen enough.
             return Ok(());

@@ -166,7 +166,8 @@ mod tests {
     fn defaults_stand_until_they_are_overridden() {
         let none = CredentialStore::load(tempfile::tempdir().expect("a folder").path()).expect("no file");
         assert_eq!(none.get("antminer-root").map(|c| c.password.reveal()), Some("root"));
-        let text = "[antminer-root]\nuser = \"root\"\npassword = \"changed\"\n[row-a]\nuser='u'\npassword='p'\n";
+        let text =
+            "[antminer-root]\nuser = \"root\"\npassword = \"changed\"\n[row-a]\nuser='u'\npassword='p'\n";
         let folder = folder(text, 0o600);
         let some = CredentialStore::load(folder.path()).expect("well formed");
         assert_eq!(some.get("antminer-root").map(|c| c.password.reveal()), Some("changed"));
@@ -199,7 +200,8 @@ mod tests {
             assert_eq!(error.lines().count(), 1, "{error}");
         }
         assert!(error("[a]\nuser = \"x\"\npassword = hunter2\n").contains("line 3"));
-        let store = CredentialStore::parse(Path::new("x"), "[a]\nuser='u'\npassword='hunter2'\n").expect("fine");
+        let store =
+            CredentialStore::parse(Path::new("x"), "[a]\nuser='u'\npassword='hunter2'\n").expect("fine");
         assert!(!format!("{store:?}").contains("hunter2"));
     }
 }

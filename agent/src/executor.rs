@@ -291,14 +291,10 @@ impl Executor {
         self.tasks.spawn(async move {
             // Never closed.
             let turn = writes.acquire_owned().await;
-            let writer = field.clone();
-            let write = tokio::spawn(async move {
-                let deadline = writer.settings.deadline;
-                writer.contacts.write(&entry, wake, &pre, deadline).await
-            });
-            let (observation, news) = write.await.unwrap_or_else(|error| {
+            let write = tokio::spawn(async move { field.write(&entry, wake, &pre).await });
+            let observation = write.await.unwrap_or_else(|error| {
                 let why = bounded_text(&format!("the write failed within this program: {error}"));
-                (Observation::WriteFailed { miner, wake, why, identity_mismatch: false }, Vec::new())
+                Observation::WriteFailed { miner, wake, why, identity_mismatch: false }
             });
             drop(turn);
             match &observation {
@@ -307,12 +303,17 @@ impl Executor {
             }
             // Nobody listens any more when the program ends.
             let _ = answers.send(Answer::Written { observation, miner }).await;
-            field.keep(news);
         });
     }
 
     /// Starts the visits that are due, and says when others will be.
-    fn visit(&mut self, step: &Step, moment: MomentV1, now: Instant, stop: &CancellationToken) -> Option<Instant> {
+    fn visit(
+        &mut self,
+        step: &Step,
+        moment: MomentV1,
+        now: Instant,
+        stop: &CancellationToken,
+    ) -> Option<Instant> {
         let wanted: HashSet<MinerId> = step.prepare.iter().chain(&step.watch).copied().collect();
         let book = &self.book;
         self.list.keep(|miner| wanted.contains(&miner) || book.holds.contains_key(&miner));

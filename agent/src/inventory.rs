@@ -54,7 +54,8 @@ pub enum NotAnAddress {
 impl FromStr for Address {
     type Err = NotAnAddress;
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let malformed = || NotAnAddress::Malformed(text.chars().filter(|c| !c.is_control()).take(64).collect());
+        let malformed =
+            || NotAnAddress::Malformed(text.chars().filter(|c| !c.is_control()).take(64).collect());
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
         let (ip, api_port) = match bare.parse::<IpAddr>() {
             Ok(ip) => (ip, None),
@@ -157,7 +158,12 @@ pub fn parse(bytes: &[u8], store: &CredentialStore, default_port: u16) -> Result
     let mut records = reader.byte_records();
     let header = match records.next() {
         Some(Ok(header)) => header,
-        _ => return Err(BadFile::one(1, format!("the file is empty; expected the header {}", COLUMNS.join(",")))),
+        _ => {
+            return Err(BadFile::one(
+                1,
+                format!("the file is empty; expected the header {}", COLUMNS.join(",")),
+            ));
+        }
     };
     let places = places(&header)?;
     let mut rows = Vec::new();
@@ -235,7 +241,10 @@ fn places(header: &csv::ByteRecord) -> Result<[Option<usize>; COLUMNS.len()], Ba
         }
     }
     if places[1].is_none() {
-        return Err(BadFile::one(1, format!("column address is missing; the header is {}", COLUMNS.join(","))));
+        return Err(BadFile::one(
+            1,
+            format!("column address is missing; the header is {}", COLUMNS.join(",")),
+        ));
     }
     Ok(places)
 }
@@ -341,7 +350,8 @@ async fn import(args: &FileArgs) -> Result<(), Failure> {
     let bytes = read_bounded(args)?;
     let store = CredentialStore::load(&config.data_dir)?;
     let rows = parse(&bytes, &store, config.api_port).map_err(|bad| {
-        let what = if args.file.as_os_str() == "-" { "the inventory".into() } else { args.file.to_string_lossy() };
+        let what =
+            if args.file.as_os_str() == "-" { "the inventory".into() } else { args.file.to_string_lossy() };
         Failure::new(format!("{what} was not taken, nothing is changed:\n{bad}"))
     })?;
     let journal = Journal::open_tool(&config.data_dir)?;
@@ -357,7 +367,8 @@ async fn import(args: &FileArgs) -> Result<(), Failure> {
     if failed {
         return Err(Failure::new("the system gives no random numbers for new ids"));
     }
-    let mut old: HashMap<MinerId, InventoryMiner> = before.into_iter().map(|miner| (miner.id, miner)).collect();
+    let mut old: HashMap<MinerId, InventoryMiner> =
+        before.into_iter().map(|miner| (miner.id, miner)).collect();
     let miners: Vec<_> = rows.into_iter().zip(ids).map(|(row, id)| merge(row, id, old.remove(&id))).collect();
     let book = journal.book().await?;
     if let Some(held) = old.values().find(|miner| book.holds.contains_key(&miner.id)) {

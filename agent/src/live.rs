@@ -142,10 +142,7 @@ impl State {
             can_sleep: identified.is_some_and(|i| i.capabilities.sleep),
             reading,
             standby: standby.unwrap_or(Watts::ZERO),
-            locks: Locks {
-                out_of_service: self.miner.out_of_service,
-                protected: self.miner.protected,
-            },
+            locks: Locks { out_of_service: self.miner.out_of_service, protected: self.miner.protected },
             identity: if self.trust == Trust::Strong { Identity::Strong } else { Identity::Weak },
             restart_time: DurationMs::from_secs(wake_s),
         }
@@ -177,7 +174,8 @@ impl State {
             joins: identified.joins,
             write_shape: before.as_ref().and_then(|l| l.write_shape.clone()),
         };
-        self.trust = if learned.serial.is_some() || learned.mac.is_some() { Trust::Strong } else { Trust::Weak };
+        self.trust =
+            if learned.serial.is_some() || learned.mac.is_some() { Trust::Strong } else { Trust::Weak };
         self.identified_at = at;
         self.suspect = false;
         self.identified = Some(Arc::new(identified));

@@ -17,11 +17,13 @@ pub mod pace;
 
 use crate::config::Config;
 use crate::credentials::CredentialStore;
-use crate::live::Live;
+use crate::live::{Entry, Live};
 use crate::store::{Journal, Outbox, StoreError};
 use burst::{Burst, Visited, Yield};
-use contact::{Contacts, News, Want};
+use contact::{Aside, Contacts, News, Want};
+use hashinsight_curtailment::Observation;
 use hashinsight_protocol::clock::MomentV1;
+use hashinsight_protocol::device::PreStateV1;
 use hashinsight_protocol::events::{AlarmKindV1, AlarmV1, EventV1};
 use hashinsight_protocol::ids::MinerId;
 use hashinsight_protocol::limits::bounded_text;
@@ -77,6 +79,10 @@ impl Settings {
     }
 }
 
+/// Readings that a write may take at most, for the count of what a crash in the middle of it loses: a
+/// look a second while the mode settles.
+const READS_OF_A_WRITE: usize = 40;
+
 impl Field {
     pub fn new(contacts: Contacts, outbox: Outbox, journal: Journal, settings: Settings) -> Self {
         Self {
@@ -92,7 +98,12 @@ impl Field {
 
     /// Readings for the executor: a burst of its own. Tells of each miner as its visit ends; those that
     /// are not ours any more are told of at once.
-    pub async fn visit(&self, wanted: Vec<(MinerId, Want)>, told: mpsc::Sender<Visited>, stop: CancellationToken) {
+    pub async fn visit(
+        &self,
+        wanted: Vec<(MinerId, Want)>,
+        told: mpsc::Sender<Visited>,
+        stop: CancellationToken,
+    ) {
         let roster = self.live.roster();
         let mut places = Vec::with_capacity(wanted.len());
         for (miner, want) in wanted {
@@ -108,6 +119,16 @@ impl Field {
         let found = burst.some(places, self.settings.concurrency, told).await;
         self.live.announce();
         self.end(cycle, started, found).await;
+    }
+
+    /// Stops or wakes a device. What is read on the way is a small burst of its own.
+    pub async fn write(&self, entry: &Entry, wake: bool, pre: &PreStateV1) -> Observation {
+        let started = self.contacts.clock.now();
+        let cycle = self.begin(READS_OF_A_WRITE, started).await;
+        let aside = Aside::default();
+        let (observation, news) = self.contacts.write(entry, wake, pre, self.settings.deadline, &aside).await;
+        self.end(cycle, started, Yield { samples: aside.samples(entry.id, started), news }).await;
+        observation
     }
 
     /// Announces a burst, so that a crash in the middle of it becomes a counted gap.
@@ -287,7 +308,8 @@ impl Poller {
 
 /// How long a cycle is now.
 fn cycle(settings: &Settings, watched: Watched, dispatching: bool, now: Millis) -> Duration {
-    let watched = watched.filter(|(_, until)| now < *until).map(|(s, _)| Duration::from_secs(u64::from(s.max(1))));
+    let watched =
+        watched.filter(|(_, until)| now < *until).map(|(s, _)| Duration::from_secs(u64::from(s.max(1))));
     let dispatching = dispatching.then_some(settings.watched_cycle);
     [watched, dispatching].into_iter().flatten().fold(settings.cycle, Duration::min)
 }

@@ -70,6 +70,7 @@ pub async fn run(args: ProbeArgs) -> Result<(), Failure> {
         api_port: args.address.api_port.unwrap_or(API_PORT),
         web_port: args.web_port,
         credentials: args.user.clone().zip(password).map(|(user, password)| Credentials { user, password }),
+        heard: None,
     };
     let deadline = Duration::from_millis(u64::from(args.deadline_ms));
     let found = probe(&profiles, &device, deadline).await?;
@@ -162,7 +163,10 @@ fn to_text(device: &Device, found: &Found) -> String {
     let serial = identified.serial.as_ref().map(|serial| format!("serial {serial}"));
     let mac = identified.mac.as_ref().map(|mac| format!("MAC {mac}"));
     let identity = join([serial, mac], ", ");
-    line("identity", if identity.is_empty() { "says neither serial number nor MAC".to_owned() } else { identity });
+    line(
+        "identity",
+        if identity.is_empty() { "says neither serial number nor MAC".to_owned() } else { identity },
+    );
     let mining = match reading.is_mining {
         Some(true) => "mining",
         Some(false) => "not mining",
@@ -273,7 +277,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     fn device(port: u16) -> Device {
-        Device { ip: [127, 0, 0, 1].into(), api_port: port, web_port: 1, credentials: None }
+        Device { ip: [127, 0, 0, 1].into(), api_port: port, web_port: 1, credentials: None, heard: None }
     }
 
     async fn error(port: u16, deadline_ms: u64) -> (String, Duration) {

@@ -80,9 +80,16 @@ impl View {
                 let running = s.started.boot_id == self.now.boot_id
                     && age.is_some_and(|age| age <= DurationMs(self.cycle.0 * 2 + s.took.0));
                 let word = if running { "runs" } else { "does not poll" };
-                let age = age.map_or("before the last reboot".to_owned(), |age| format!("{} ago", length(age)));
+                let age =
+                    age.map_or("before the last reboot".to_owned(), |age| format!("{} ago", length(age)));
                 writeln!(out, "agent      {word}, version {}, pid {}; last burst {age}", s.version, s.pid)?;
-                writeln!(out, "burst      cycle {}, every {:.0} s, took {}", s.cycle, s.cycle_s, length(s.took))?;
+                writeln!(
+                    out,
+                    "burst      cycle {}, every {:.0} s, took {}",
+                    s.cycle,
+                    s.cycle_s,
+                    length(s.took)
+                )?;
                 let rate = Hashrate::new(s.hashrate_hs).unwrap_or_default();
                 let power = Watts::new(s.power_w).unwrap_or_default();
                 writeln!(
@@ -92,7 +99,8 @@ impl View {
                     s.answered,
                     s.mining
                 )?;
-                let polls: Vec<String> = s.polls.iter().map(|(poll, n)| format!("{n} {}", word_of(poll))).collect();
+                let polls: Vec<String> =
+                    s.polls.iter().map(|(poll, n)| format!("{n} {}", word_of(poll))).collect();
                 writeln!(out, "polls      {}", polls.join(", "))?;
             }
         }
@@ -174,7 +182,13 @@ impl View {
         let Some(summary) = &self.summary else { return Ok(()) };
         for sick in summary.sick.iter().take(self.most) {
             let error = sick.error.as_deref().map_or(String::new(), |error| format!(": {}", plain(error)));
-            writeln!(out, "sick       {} {}, {} times{error}", sick.address, word_of(&sick.poll), sick.failures)?;
+            writeln!(
+                out,
+                "sick       {} {}, {} times{error}",
+                sick.address,
+                word_of(&sick.poll),
+                sick.failures
+            )?;
         }
         if summary.sick.len() > self.most {
             writeln!(out, "  and {} more; --all shows them", summary.sick.len() - self.most)?;

@@ -21,7 +21,16 @@
       if (time.textContent !== text) time.textContent = text;
     }
   };
-  setInterval(tellAges, 1000);
+  // What is left until a moment, counted down.
+  const tellRests = () => {
+    for (const time of document.querySelectorAll("time[data-until]")) {
+      const s = Math.max(0, Math.floor((Number(time.dataset.until) - now()) / 1000));
+      const two = (n) => String(n).padStart(2, "0");
+      const text = `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
+      if (time.textContent !== text) time.textContent = text;
+    }
+  };
+  setInterval(() => { tellAges(); tellRests(); }, 1000);
 
   // Trouble is said above the page and taken back when it is over.
   const trouble = document.getElementById("trouble");
@@ -86,10 +95,10 @@
     const number = (unit, digits) => (_, v) => (v == null ? "–" : `${v.toFixed(digits)} ${unit}`);
     const digitsFor = (most) => (most >= 100 ? 0 : most >= 10 ? 1 : most >= 1 ? 2 : 3);
 
-    // Small sites read better in kW and TH/s.
+    // The unit in which the greatest value has one to three digits before the point.
     const scaled = (values, units) => {
       const most = values.reduce((a, v) => Math.max(a, v ?? 0), 0);
-      const [unit, factor] = most > 0 && most < 1 ? units[1] : units[0];
+      const [unit, factor] = units.find(([, factor]) => most * factor >= 1) ?? units[0];
       return { unit, values: values.map((v) => (v == null ? null : v * factor)), digits: digitsFor(most * factor) };
     };
 
@@ -106,8 +115,8 @@
 
     const draw = (data) => {
       if (!data.power_mw.some((v) => v != null)) return note(panel.dataset.empty);
-      const power = scaled(data.power_mw, [["MW", 1], ["kW", 1000]]);
-      const hash = scaled(data.hashrate_ph, [["PH/s", 1], ["TH/s", 1000]]);
+      const power = scaled(data.power_mw, [["MW", 1], ["kW", 1e3]]);
+      const hash = scaled(data.hashrate_ph, [["EH/s", 1e-3], ["PH/s", 1], ["TH/s", 1e3]]);
       const box = panel.querySelector(".plot");
       plot?.destroy();
       box.textContent = "";
@@ -119,11 +128,13 @@
         label: `${name} (${unit})`, scale, stroke: css(colour), width: 2, points: { show: false },
         value: number(unit, digits),
       });
-      const range = (_, low, high) => [0, (high || 1) * 1.08];
+      // Power and hashrate go together: apart on the scale, neither hides the other.
+      const upTo = (room) => (_, low, high) => [0, (high || 1) * room];
+      const ticks = (unit) => (_, all) => all.map((v) => `${+v.toFixed(3)} ${unit}`);
       plot = new uPlot({
         width: box.clientWidth, height: 240,
         cursor: { drag: { x: false, y: false } },
-        scales: { x: { time: true }, power: { range }, hash: { range } },
+        scales: { x: { time: true }, power: { range: upTo(1.1) }, hash: { range: upTo(1.4) } },
         legend: { live: true },
         series: [
           { label: panel.dataset.time, value: (_, s) => (s == null ? "–" : clock(s)) },
@@ -131,9 +142,9 @@
           line(panel.dataset.hashrate, "hash", "--blue", hash.unit, hash.digits),
         ],
         axes: [
-          { ...axis, values: (_, ticks) => ticks.map(clock), space: hours > 24 ? 90 : 60 },
-          { ...axis, scale: "power", size: 58, values: (_, t) => t.map((v) => v.toFixed(Math.min(power.digits, 2))) },
-          { ...axis, scale: "hash", side: 1, size: 58, grid: { show: false }, values: (_, t) => t.map((v) => v.toFixed(Math.min(hash.digits, 2))) },
+          { ...axis, size: 36, values: (_, all) => all.map(clock), space: hours > 24 ? 90 : 60 },
+          { ...axis, scale: "power", size: 68, values: ticks(power.unit) },
+          { ...axis, scale: "hash", side: 1, size: 72, grid: { show: false }, values: ticks(hash.unit) },
         ],
       }, [data.at, power.values, hash.values], box);
     };

@@ -67,7 +67,7 @@ impl Settings {
         let text = std::fs::read_to_string(file)
             .map_err(|e| Error::invalid(format!("the configuration {} can't be read: {e}", file.display())))?;
         toml::from_str(&text).map_err(|e| {
-            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].lines().count().max(1));
+            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
             Error::invalid(format!("{}, line {line}: {}", file.display(), e.message()))
         })
     }

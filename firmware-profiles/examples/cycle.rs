@@ -20,6 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         device.web_port = port.parse()?;
     }
     let (profiles, limits) = (Profiles::builtin(), Limits::default());
+    // A bench tool is its own clock.
+    #[allow(clippy::disallowed_methods)]
     let now = || Millis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64));
     let who = identify(&profiles, &device, &limits).await?;
     println!("{who:?}");

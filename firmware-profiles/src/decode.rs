@@ -2,9 +2,11 @@
 
 use crate::Identified;
 use crate::extract::{Entry, Finds, Found};
-use crate::profile::{Models, Parsed, Profile};
+use crate::models::Models;
+use crate::profile::Profile;
 use crate::profiles::Profiles;
 use crate::reading::{Board, DeviceFault, Pool, Reading};
+use crate::recognise::Parsed;
 use crate::request::Request;
 use crate::rules::{List, Target, Word};
 use hashinsight_protocol::device::{ModeV1, PowerSourceV1};
@@ -55,10 +57,17 @@ impl Identity {
             serial: self.serial,
             mac: self.mac,
             capabilities: profile.capabilities,
-            standby: Watts::new(profile.evidence.standby_w),
+            standby: Watts::new(profile.evidence.standby_w).filter(|_| !profile.evidence.generic),
             joins: false,
         }
     }
+}
+
+/// Reads replies of a device whose firmware is known already: the hot path of polling, without a
+/// network. `None` for a firmware without a profile.
+pub fn read_known(profiles: &Profiles, firmware: &str, replies: &[(Request, &[u8])]) -> Option<Reading> {
+    let profile = profiles.get(firmware)?;
+    Some(read_as(profiles.models(), profile, replies).1)
 }
 
 /// Reads replies of a device whose firmware is known.
@@ -87,20 +96,34 @@ pub(crate) fn read_as(
 
 /// The words of a reply that refuses its command; looks at the reply's head only.
 pub(crate) fn refusal(bytes: &[u8]) -> Option<String> {
-    let head = bytes.get(..bytes.len().min(400)).unwrap_or_default();
-    let head = String::from_utf8_lossy(head);
-    let compact: String = head.chars().filter(|c| *c != ' ').take(300).collect();
-    let letter = |l: char| {
-        compact.contains(&format!("\"STATUS\":\"{l}\"")) || compact.starts_with(&format!("STATUS={l},"))
-    };
-    // A joined reply may refuse one of its commands and answer the others.
-    let joined = !compact.starts_with("{\"STATUS\"") && !compact.starts_with("STATUS=") && bytes.len() > 400;
-    if joined || !(letter('E') || letter('F')) {
+    // A refusal is short; a joined reply may refuse one of its commands and answer the others.
+    if bytes.len() > MAX_REFUSAL || !says_error(bytes) {
         return None;
     }
+    let head = String::from_utf8_lossy(bytes);
     let code = after(&head, &["\"Code\":", "Code="]).unwrap_or_default();
     let message = after(&head, &["\"Msg\":", "Msg="]).unwrap_or_default();
     Some(format!("code {code}, {message}"))
+}
+
+/// Longest refusal known, in bytes, with room.
+const MAX_REFUSAL: usize = 600;
+
+/// Whether the first status of a reply is E or F.
+fn says_error(bytes: &[u8]) -> bool {
+    const KEY: &[u8] = b"STATUS";
+    let mut rest = bytes;
+    while let Some(at) = rest.windows(KEY.len()).position(|window| window == KEY) {
+        rest = rest.get(at + KEY.len()..).unwrap_or_default();
+        let mut value = rest.iter().filter(|b| !matches!(b, b'"' | b':' | b'=' | b' '));
+        match value.next() {
+            // The list of statuses; its first entry has the letter.
+            Some(b'[' | b'{') => {}
+            Some(b'E' | b'F') => return matches!(value.next(), Some(b',' | b'}')),
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn after(text: &str, keys: &[&str]) -> Option<String> {

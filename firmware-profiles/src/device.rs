@@ -1,7 +1,9 @@
 //! One device: where it is, how to sign in, how long it may take, and what can go wrong.
 
+use crate::reading::Reading;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -18,12 +20,38 @@ pub struct Device {
     pub web_port: u16,
     /// Sign-in; each family's factory default is tried where none is given.
     pub credentials: Option<Credentials>,
+    /// Who is told of readings that were taken on the way to something else.
+    pub heard: Option<Heard>,
+}
+
+/// Told of every reading that a device gave while it was identified, looked at or read back, so that
+/// none of its answers is lost. [`crate::read`] returns its reading instead.
+#[derive(Clone)]
+pub struct Heard(Arc<dyn Fn(Reading) + Send + Sync>);
+
+impl Heard {
+    pub fn new(tell: impl Fn(Reading) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Heard")
+    }
 }
 
 impl Device {
     /// A device on its usual ports.
     pub fn at(ip: IpAddr) -> Self {
-        Self { ip, api_port: API_PORT, web_port: 80, credentials: None }
+        Self { ip, api_port: API_PORT, web_port: 80, credentials: None, heard: None }
+    }
+
+    /// Passes on a reading; one without a rate is only a look at settings.
+    pub(crate) fn tell(&self, reading: &Reading) {
+        if let Some(Heard(tell)) = self.heard.as_ref().filter(|_| reading.hashrate.is_some()) {
+            tell(reading.clone());
+        }
     }
 }
 

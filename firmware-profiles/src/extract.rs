@@ -21,8 +21,9 @@ type NodeId = u32;
 
 #[derive(Debug, Default)]
 struct Node {
-    keys: Vec<(Box<str>, NodeId)>,
-    numbered: Vec<(Box<str>, Box<str>, NodeId)>,
+    keys: Table,
+    /// Keys with a run of digits, which is left out of the name.
+    numbered: Table,
     any: Option<NodeId>,
     indexed: bool,
     actions: Vec<Action>,
@@ -32,6 +33,59 @@ impl Node {
     fn has_children(&self) -> bool {
         !self.keys.is_empty() || !self.numbered.is_empty() || self.any.is_some()
     }
+}
+
+/// A small hash table of names: most keys of a reply are in none, and are told so by one look.
+#[derive(Debug, Default)]
+struct Table {
+    /// Names in two parts, between which digits may stand.
+    names: Vec<(Box<str>, Box<str>, NodeId)>,
+    /// Twice as many slots as names or more; a slot is the place of a name plus one, or zero.
+    slots: Vec<u16>,
+}
+
+impl Table {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    #[inline]
+    fn find(&self, before: &str, after: &str) -> Option<NodeId> {
+        let mask = self.slots.len().checked_sub(1)?;
+        let mut slot = hash(before.as_bytes(), after.as_bytes()) & mask;
+        loop {
+            let place = usize::from(*self.slots.get(slot)?);
+            let (a, b, id) = self.names.get(place.checked_sub(1)?)?;
+            if **a == *before && **b == *after {
+                return Some(*id);
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    fn insert(&mut self, before: &str, after: &str, id: NodeId) {
+        self.names.push((before.into(), after.into(), id));
+        let size = (self.names.len() * 4).next_power_of_two();
+        self.slots = vec![0; size];
+        for (n, (a, b, _)) in self.names.iter().enumerate() {
+            let mut slot = hash(a.as_bytes(), b.as_bytes()) & (size - 1);
+            while self.slots.get(slot).is_some_and(|place| *place != 0) {
+                slot = (slot + 1) & (size - 1);
+            }
+            if let Some(free) = self.slots.get_mut(slot) {
+                // A profile has some hundred names.
+                *free = u16::try_from(n + 1).unwrap_or(u16::MAX);
+            }
+        }
+    }
+}
+
+#[inline]
+fn hash(before: &[u8], after: &[u8]) -> usize {
+    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+    let h = before.iter().fold(0xcbf2_9ce4_8422_2325, step);
+    let h = after.iter().fold(h ^ 0xff, step);
+    (h ^ (h >> 32)) as usize
 }
 
 #[derive(Debug)]
@@ -99,10 +153,8 @@ impl Extractor {
     fn child_or_new(&mut self, at: NodeId, step: &Step) -> NodeId {
         let node = &self.nodes[at as usize];
         let found = match step {
-            Step::Key(key) => node.keys.iter().find(|(k, _)| **k == **key).map(|(_, id)| *id),
-            Step::Numbered(a, b) => {
-                node.numbered.iter().find(|(x, y, _)| **x == **a && **y == **b).map(|n| n.2)
-            }
+            Step::Key(key) => node.keys.find(key, ""),
+            Step::Numbered(before, after) => node.numbered.find(before, after),
             Step::Any => node.any,
         };
         if let Some(id) = found {
@@ -111,15 +163,8 @@ impl Extractor {
         let id = self.node();
         let node = &mut self.nodes[at as usize];
         match step {
-            Step::Key(key) => {
-                let place = node.keys.partition_point(|(k, _)| **k < **key);
-                node.keys.insert(place, (key.as_str().into(), id));
-            }
-            Step::Numbered(a, b) => {
-                let place =
-                    node.numbered.partition_point(|(x, y, _)| (&**x, &**y) < (a.as_str(), b.as_str()));
-                node.numbered.insert(place, (a.as_str().into(), b.as_str().into(), id));
-            }
+            Step::Key(key) => node.keys.insert(key, "", id),
+            Step::Numbered(before, after) => node.numbered.insert(before, after, id),
             Step::Any => node.any = Some(id),
         }
         id
@@ -128,14 +173,14 @@ impl Extractor {
     /// The child that a key leads to, and the index in it.
     fn child(&self, at: NodeId, key: &str) -> Option<(NodeId, Option<u32>)> {
         let node = self.nodes.get(at as usize)?;
-        if let Ok(place) = node.keys.binary_search_by(|(k, _)| (**k).cmp(key)) {
-            return Some((node.keys[place].1, None));
+        if let Some(id) = node.keys.find(key, "") {
+            return Some((id, None));
         }
         if !node.numbered.is_empty()
             && let Some((before, digits, after)) = last_digits(key)
-            && let Ok(place) = node.numbered.binary_search_by(|(x, y, _)| (&**x, &**y).cmp(&(before, after)))
+            && let Some(id) = node.numbered.find(before, after)
         {
-            return Some((node.numbered[place].2, digits.parse().ok()));
+            return Some((id, digits.parse().ok()));
         }
         node.any.map(|id| (id, None))
     }
@@ -293,11 +338,11 @@ fn list_command(list: &str) -> &'static str {
 
 /// A key around its last run of digits.
 fn last_digits(key: &str) -> Option<(&str, &str, &str)> {
-    let end = key.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let start = key.get(..end)?.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| {
-        // The start of the next character.
-        at + key.get(at..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8)
-    });
+    let bytes = key.as_bytes();
+    let end = bytes.iter().rposition(u8::is_ascii_digit)? + 1;
+    let head = bytes.get(..end)?;
+    let start = head.iter().rposition(|b| !b.is_ascii_digit()).map_or(0, |at| at + 1);
+    // Digits are one byte each, so both places are between characters.
     Some((key.get(..start)?, key.get(start..end)?, key.get(end..)?))
 }
 

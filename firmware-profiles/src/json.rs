@@ -140,6 +140,8 @@ pub fn leading_number(text: &str) -> Option<f64> {
 /// [`skip`](Cursor::skip).
 pub struct Cursor<'a> {
     bytes: &'a [u8],
+    /// The whole input when all of it is UTF-8, so that no text in it is checked again.
+    valid: Option<&'a str>,
     at: usize,
     pub repairs: Repairs,
 }
@@ -147,7 +149,7 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        Self { bytes, at: 0, repairs: Repairs::default() }
+        Self { bytes, valid: std::str::from_utf8(bytes).ok(), at: 0, repairs: Repairs::default() }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -331,6 +333,24 @@ impl<'a> Cursor<'a> {
 
     /// A text up to its closing quote; the cursor is behind the opening one.
     fn text(&mut self, quote: u8) -> Cow<'a, str> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        // Nearly every text has neither escape nor end of input in it.
+        match rest.iter().position(|b| *b == quote || *b == b'\\') {
+            Some(end) if rest.get(end) == Some(&quote) => {
+                let from = self.at;
+                self.at += end + 1;
+                // Quotes are one byte each, so both places are between characters.
+                match self.valid.and_then(|text| text.get(from..from + end)) {
+                    Some(text) => Cow::Borrowed(text),
+                    None => self.decode(rest.get(..end).unwrap_or_default()),
+                }
+            }
+            _ => self.text_with_escapes(quote),
+        }
+    }
+
+    #[cold]
+    fn text_with_escapes(&mut self, quote: u8) -> Cow<'a, str> {
         let from = self.at;
         let mut escaped = false;
         while let Some(b) = self.peek() {
@@ -367,14 +387,11 @@ impl<'a> Cursor<'a> {
 
     /// Bytes up to the next delimiter.
     fn word(&mut self) -> &'a [u8] {
-        let from = self.at;
-        while self
-            .peek()
-            .is_some_and(|b| !matches!(b, b',' | b':' | b'{' | b'}' | b'[' | b']' | b'"') && b > b' ')
-        {
-            self.at += 1;
-        }
-        self.bytes.get(from..self.at).unwrap_or_default()
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let ends = |b: &u8| matches!(b, b',' | b':' | b'{' | b'}' | b'[' | b']' | b'"') || *b <= b' ';
+        let end = rest.iter().position(ends).unwrap_or(rest.len());
+        self.at += end;
+        rest.get(..end).unwrap_or_default()
     }
 
     /// The next value, which has no members.
@@ -434,54 +451,59 @@ impl<'a> Cursor<'a> {
     /// Steps over the next value, whatever it is.
     pub fn skip(&mut self) {
         let mut depth = 0_u32;
-        loop {
-            match self.kind() {
-                Kind::Object | Kind::Array => {
+        let bytes = self.bytes;
+        while let Some(b) = bytes.get(self.at) {
+            match b {
+                b'"' | b'\'' => self.skip_text(*b),
+                b'{' | b'[' => {
                     depth += 1;
                     self.at += 1;
+                    continue;
                 }
-                Kind::Scalar => {
-                    let _ = self.skip_scalar();
-                }
-                Kind::None => match self.peek() {
-                    Some(b'}' | b']') if depth > 0 => {
-                        depth -= 1;
-                        self.at += 1;
-                    }
-                    Some(b',' | b':') if depth > 0 => self.at += 1,
-                    None if depth > 0 => {
-                        self.repairs.add(Repair::Truncated);
+                b'}' | b']' => {
+                    if depth == 0 {
                         return;
                     }
-                    _ => return,
-                },
+                    depth -= 1;
+                    self.at += 1;
+                }
+                b',' | b':' => {
+                    if depth == 0 {
+                        return;
+                    }
+                    self.at += 1;
+                    continue;
+                }
+                0..=b' ' => {
+                    self.at += 1;
+                    continue;
+                }
+                _ => {
+                    self.word();
+                }
             }
             if depth == 0 {
                 return;
             }
         }
+        if depth > 0 {
+            self.repairs.add(Repair::Truncated);
+        }
     }
 
-    fn skip_scalar(&mut self) -> Option<()> {
-        let quote = self.peek()?;
-        if quote != b'"' && quote != b'\'' {
-            if self.word().is_empty() {
-                self.at += 1;
-            }
-            return Some(());
-        }
+    fn skip_text(&mut self, quote: u8) {
         self.at += 1;
-        while let Some(b) = self.peek() {
+        let bytes = self.bytes;
+        while let Some(b) = bytes.get(self.at) {
             self.at += 1;
-            if b == quote {
-                return Some(());
+            if *b == quote {
+                return;
             }
-            if b == b'\\' {
+            if *b == b'\\' {
                 self.at += 1;
             }
         }
         self.repairs.add(Repair::Truncated);
-        None
     }
 
     /// Notes what follows the value that was read.

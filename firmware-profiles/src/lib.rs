@@ -18,6 +18,7 @@
 //! a device make anything panic; what is unknown is absent, never zero, and "could not parse" is
 //! never "stopped"; no pool password or credential is printed.
 
+mod ask;
 pub mod control;
 pub mod decode;
 mod device;
@@ -27,9 +28,11 @@ mod http;
 pub mod json;
 mod judge;
 mod md5crypt;
+mod models;
 pub mod profile;
 mod profiles;
 mod reading;
+mod recognise;
 pub mod replay;
 pub mod request;
 pub mod rules;
@@ -38,9 +41,10 @@ mod text;
 mod whatsminer;
 
 pub use decode::{Decoded, decode};
-pub use device::{API_PORT, Credentials, Device, DeviceError, Limits, Secret};
+pub use device::{API_PORT, Credentials, Device, DeviceError, Heard, Limits, Secret};
 pub use judge::{judge_running, judge_stopped};
-pub use profile::{Evidence, Guards, Nameplate, ProfileError, Times};
+pub use models::{Models, Nameplate};
+pub use profile::{Evidence, Guards, ProfileError, Times};
 pub use profiles::Profiles;
 pub use reading::{Board, DeviceFault, Pool, Reading};
 pub use request::{Request, Transport};

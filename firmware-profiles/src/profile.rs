@@ -7,16 +7,13 @@
 //! A profile is compiled once into an [`Extractor`]; nothing of the TOML is looked at again when a
 //! device is read.
 
+use crate::ask::Ask;
 use crate::control::ControlFile;
 use crate::extract::Extractor;
-use crate::json;
-use crate::request::{Request, Transport};
+use crate::recognise::{Clause, ClauseFile, Parsed};
 use crate::rules::{Rule, rate_factor};
-use crate::text;
 use hashinsight_protocol::device::CapabilitiesV1;
-use hashinsight_protocol::units::{Hashrate, JoulesPerTerahash, Watts};
 use serde::Deserialize;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
@@ -62,19 +59,6 @@ struct ProfileFile {
     credentials: CredentialsFile,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClauseFile {
-    reply: String,
-    path: String,
-    starts: Option<String>,
-    contains: Option<String>,
-    equals: Option<String>,
-    lacks: Option<String>,
-    #[serde(default = "ten")]
-    weight: i32,
-}
-
 /// What a model counts its rates in, where its replies do not say.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,10 +66,6 @@ struct RateUnitFile {
     model: String,
     hashrate: Spanned<String>,
     boards: Spanned<String>,
-}
-
-fn ten() -> i32 {
-    10
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -313,218 +293,6 @@ impl Profile {
     }
 }
 
-/// A request as a profile orders it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ask {
-    pub request: Request,
-    /// What is sent: a command with its parameter, or a path.
-    pub send: Send,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Send {
-    /// One CGMiner API command; `extra` are more members of the JSON request.
-    Command {
-        command: String,
-        extra: Vec<(String, Value)>,
-    },
-    Get {
-        path: String,
-    },
-    /// The same on the CGMiner API's port, where ePIC listens.
-    ApiGet {
-        path: String,
-    },
-    /// A command of Whatsminer's API 3.
-    V3 {
-        command: String,
-        parameter: Option<String>,
-    },
-    GraphQl {
-        query: String,
-    },
-}
-
-impl Ask {
-    fn parse(line: &str) -> Result<Self, String> {
-        let get = |prefix: &str| {
-            let path = line.strip_prefix(prefix)?;
-            Some(if path.starts_with('/') { Ok(path) } else { Err("a path begins with \"/\"".to_owned()) })
-        };
-        if let Some(path) = get("API GET ") {
-            let path = path?;
-            return Ok(Self { request: Request::http(path), send: Send::ApiGet { path: path.to_owned() } });
-        }
-        if let Some(path) = get("GET ") {
-            let path = path?;
-            return Ok(Self { request: Request::http(path), send: Send::Get { path: path.to_owned() } });
-        }
-        if let Some(query) = line.strip_prefix("QUERY ") {
-            let request = Request { transport: Transport::GraphQl, name: "graphql".to_owned() };
-            return Ok(Self { request, send: Send::GraphQl { query: query.to_owned() } });
-        }
-        if let Some(command) = line.strip_prefix("V3 ") {
-            let (command, parameter) =
-                command.split_once(' ').map_or((command, None), |(c, p)| (c, Some(p.to_owned())));
-            let request = Request::whatsminer_v3(command);
-            return Ok(Self { request, send: Send::V3 { command: command.to_owned(), parameter } });
-        }
-        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let mut extra = Vec::new();
-        for pair in rest.split_whitespace() {
-            let (key, value) = pair.split_once('=').ok_or_else(|| format!("\"{pair}\" is not key=value"))?;
-            extra.push((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))));
-        }
-        if command.is_empty()
-            || !command.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+'))
-        {
-            return Err(format!("\"{command}\" is no command"));
-        }
-        Ok(Self {
-            request: Request::cgminer(command),
-            send: Send::Command { command: command.to_owned(), extra },
-        })
-    }
-
-    /// A plain CGMiner API command.
-    pub fn command(command: &str) -> Self {
-        Self {
-            request: Request::cgminer(command),
-            send: Send::Command { command: command.to_owned(), extra: Vec::new() },
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Clause {
-    reply: String,
-    path: Vec<String>,
-    test: Test,
-    weight: i32,
-}
-
-#[derive(Debug)]
-enum Test {
-    Present,
-    Starts(String),
-    Contains(String),
-    Equals(String),
-    Lacks(String),
-}
-
-/// Replies of one device, made ready for recognition.
-pub struct Parsed {
-    replies: Vec<(String, Value)>,
-}
-
-impl Parsed {
-    pub fn new(replies: &[(Request, &[u8])]) -> Self {
-        let mut out = Vec::new();
-        for (request, bytes) in replies {
-            let Some(value) = reply_value(bytes) else { continue };
-            if request.is_joined()
-                && let Value::Object(map) = &value
-            {
-                for (command, inner) in map {
-                    out.push((command.to_ascii_lowercase(), inner.clone()));
-                }
-            } else {
-                out.push((request.name.clone(), value));
-            }
-        }
-        Self { replies: out }
-    }
-}
-
-/// A reply as a dynamic value; a text reply as the JSON that would have said the same.
-pub fn reply_value(bytes: &[u8]) -> Option<Value> {
-    if !text::is_text_reply(bytes) {
-        return json::parse(bytes).map(|(value, _)| value);
-    }
-    let whole = String::from_utf8_lossy(bytes);
-    let mut out = serde_json::Map::new();
-    for section in text::sections(&whole) {
-        let fields: serde_json::Map<String, Value> = section
-            .fields
-            .iter()
-            .map(|(key, value)| (key.to_owned(), Value::from(text::unescape(value).into_owned())))
-            .collect();
-        if let Value::Array(list) = out.entry(section.list).or_insert_with(|| Value::Array(Vec::new())) {
-            list.push(Value::Object(fields));
-        }
-    }
-    Some(Value::Object(out))
-}
-
-impl Clause {
-    fn new(file: ClauseFile) -> Result<Self, String> {
-        let tests: Vec<Test> = [
-            file.starts.map(Test::Starts),
-            file.contains.map(|t| Test::Contains(t.to_ascii_lowercase())),
-            file.equals.map(Test::Equals),
-            file.lacks.map(|t| Test::Lacks(t.to_ascii_lowercase())),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let mut tests = tests.into_iter();
-        let test = tests.next().unwrap_or(Test::Present);
-        if tests.next().is_some() {
-            return Err("a clause has one test".to_owned());
-        }
-        let path = file.path.split('/').map(|step| step.replace("::", "/")).collect();
-        Ok(Self { reply: file.reply, path, test, weight: file.weight })
-    }
-
-    fn holds(&self, parsed: &Parsed) -> bool {
-        parsed
-            .replies
-            .iter()
-            .filter(|(name, _)| match self.reply.strip_suffix('*') {
-                Some(head) => name.starts_with(head),
-                None => *name == self.reply,
-            })
-            .any(|(_, value)| self.matches(value, &self.path))
-    }
-
-    fn matches(&self, value: &Value, path: &[String]) -> bool {
-        if let Value::Array(list) = value {
-            return list.iter().any(|item| self.matches(item, path));
-        }
-        let Some((step, rest)) = path.split_first() else { return self.test(value) };
-        match value {
-            Value::Object(map) => match step.as_str() {
-                "*" => map.values().any(|inner| self.matches(inner, rest)),
-                step => match step.strip_suffix('*') {
-                    Some(prefix) => {
-                        map.iter().any(|(key, inner)| key.starts_with(prefix) && self.matches(inner, rest))
-                    }
-                    None => map.get(step).is_some_and(|inner| self.matches(inner, rest)),
-                },
-            },
-            _ => false,
-        }
-    }
-
-    fn test(&self, value: &Value) -> bool {
-        if let Test::Present = self.test {
-            return true;
-        }
-        let text = match value {
-            Value::String(text) => text.clone(),
-            Value::Null => return false,
-            other => other.to_string(),
-        };
-        match &self.test {
-            Test::Present => true,
-            Test::Starts(head) => text.starts_with(head),
-            Test::Contains(part) => text.to_ascii_lowercase().contains(part),
-            Test::Equals(whole) => text == *whole,
-            Test::Lacks(part) => !text.to_ascii_lowercase().contains(part),
-        }
-    }
-}
-
 impl Profile {
     /// Loads one file; `file` is its name in errors, `others` finds the text of a profile that this
     /// one takes its fields of.
@@ -636,76 +404,6 @@ impl Profile {
         }
         Some(best.saturating_mul(1000).saturating_add(self.order))
     }
-}
-
-/// What a model does at its ordinary setting, as its maker says.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Nameplate {
-    pub hashrate: Hashrate,
-    pub power: Watts,
-}
-
-impl Nameplate {
-    pub fn efficiency(self) -> Option<JoulesPerTerahash> {
-        JoulesPerTerahash::of(self.power, self.hashrate)
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelsFile {
-    model: Vec<ModelFile>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelFile {
-    name: String,
-    terahash: f64,
-    watts: f64,
-}
-
-/// Nameplates by model, the longest name first so that "S21 Pro" is not taken for "S21".
-#[derive(Debug, Default)]
-pub struct Models(Vec<(String, Nameplate)>);
-
-impl Models {
-    pub fn load(file: &str, text: &str) -> Result<Self, ProfileError> {
-        let error = |line: usize, reason: String| ProfileError::Line { file: file.to_owned(), line, reason };
-        let parsed: ModelsFile = toml::from_str(text).map_err(|e| {
-            let line = e
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map_or(1, |head| head.matches('\n').count() + 1);
-            error(line, e.message().to_owned())
-        })?;
-        let mut models = Vec::new();
-        for model in parsed.model {
-            let plate = Hashrate::from_terahash(model.terahash).zip(Watts::new(model.watts));
-            let Some((hashrate, power)) = plate else {
-                let line = text
-                    .find(&model.name)
-                    .map_or(1, |at| text.get(..at).unwrap_or(text).matches('\n').count() + 1);
-                return Err(error(line, format!("the figures of {} cannot be", model.name)));
-            };
-            models.push((plain(&model.name), Nameplate { hashrate, power }));
-        }
-        models.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        Ok(Self(models))
-    }
-
-    /// The nameplate of a model; `None` rather than that of a similar one.
-    pub fn find(&self, model: &str) -> Option<Nameplate> {
-        let model = plain(model);
-        self.0
-            .iter()
-            .find(|(name, _)| model == *name || model.strip_prefix("antminer").is_some_and(|m| m == name))
-            .map(|(_, plate)| *plate)
-    }
-}
-
-fn plain(name: &str) -> String {
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '+').map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// The name of a file without its folder.

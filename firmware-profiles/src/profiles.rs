@@ -1,6 +1,7 @@
 //! All profiles known, and what was learned of devices while the program ran.
 
-use crate::profile::{Models, Profile, ProfileError, file_name};
+use crate::models::Models;
+use crate::profile::{Profile, ProfileError, file_name};
 use crate::whatsminer::Token;
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -324,9 +324,8 @@ impl Rule {
 
     /// Whether a number is one that the rule takes.
     pub fn takes(&self, number: f64) -> bool {
-        !(self.nonzero && number == 0.0)
-            && !self.skip.contains(&number)
-            && self.only.is_none_or(|only| only == number)
+        let refused = (self.nonzero && number == 0.0) || self.skip.contains(&number);
+        !refused && self.only.is_none_or(|only| only == number)
     }
 }
 

@@ -104,7 +104,7 @@ pub async fn command(
         }
         let request = json!({"enc": 1, "data": token.encrypt(&body.to_string())}).to_string();
         let reply = tcp::ask(&context.write_call(context.device.api_port), request.as_bytes()).await?;
-        let value = crate::profile::reply_value(&reply).unwrap_or(Value::Null);
+        let value = crate::recognise::reply_value(&reply).unwrap_or(Value::Null);
         let status = match value.get("enc").and_then(Value::as_str) {
             Some(enc) => match token.decrypt(enc) {
                 Some(plain) => Status::of(plain.as_bytes()),
@@ -128,7 +128,7 @@ pub async fn command(
 async fn get_token(context: &Context<'_>) -> Result<Token, DeviceError> {
     let call = context.api();
     let reply = tcp::ask(&call, br#"{"cmd":"get_token"}"#).await?;
-    let value = crate::profile::reply_value(&reply).unwrap_or(Value::Null);
+    let value = crate::recognise::reply_value(&reply).unwrap_or(Value::Null);
     let text = |key: &str| {
         value.get("Msg").and_then(|m| m.get(key)).and_then(|v| match v {
             Value::String(text) => Some(text.clone()),

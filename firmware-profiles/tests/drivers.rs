@@ -109,7 +109,7 @@ fn is_whole(text: &str) -> bool {
 
 fn device(api_port: u16, web_port: u16) -> Device {
     let credentials = Some(Credentials { user: "root".to_owned(), password: Secret::new("root") });
-    Device { ip: Ipv4Addr::LOCALHOST.into(), api_port, web_port, credentials }
+    Device { ip: Ipv4Addr::LOCALHOST.into(), api_port, web_port, credentials, heard: None }
 }
 
 /// Which writes a simulated Antminer honours.

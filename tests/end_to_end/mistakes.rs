@@ -87,8 +87,8 @@ fn a_wrong_token() {
         program("hashinsight-agent", &["enroll", "--config", &path, "--url", &url, "--token", token])
     };
     let mut admin = world.plan.program("hashinsight");
-    admin.arg("--data").arg(world.plan.folder.join("control-plane"));
-    let output = admin.args(["admin", "enrol-token", "--site", hashinsight_tests::SITE]).output().unwrap();
+    admin.args(["admin", "enrol-token", "--site", hashinsight_tests::SITE]);
+    let output = admin.arg("--data").arg(world.plan.folder.join("control-plane")).output().unwrap();
     let output = String::from_utf8(output.stdout).unwrap();
     let good = output.split_whitespace().find(|w| w.starts_with("hi1.")).unwrap().to_owned();
     let (secret, fingerprint) = good["hi1.".len()..].split_once('.').unwrap();

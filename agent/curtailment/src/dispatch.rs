@@ -1,27 +1,19 @@
-//! A dispatch from its start to its end: what starts it, what ends it, and how it takes its miners.
+//! A dispatch from its start to its end: what starts it, what changes it and what ends it.
 
 use crate::book::{Change, DispatchKey, DispatchRecord, Ending, Phase, PlanRecord, TargetRecord, Terms};
-use crate::draft::{Draft, Scope, power_text};
-use crate::goal::Need;
-use crate::input::{HeldPlan, watts};
-use crate::ramp;
-use crate::selection::{Candidate, Skipped, candidates, choose, skipped_text, sum_saves};
+use crate::draft::{Draft, Scope};
+use crate::input::HeldPlan;
 use crate::steady::Steady;
+use crate::step::Event;
 use crate::timeline::{self, Chance};
 use hashinsight_protocol::clock::ClockStateV1;
-use hashinsight_protocol::device::EvidenceV1;
-use hashinsight_protocol::evidence::{DispatchStateV1, DispatchStepV1, TargetStateV1};
+use hashinsight_protocol::evidence::{DispatchStateV1, DispatchStepV1, DispatchV1, TargetStateV1};
 use hashinsight_protocol::ids::PlanId;
 use hashinsight_protocol::limits::bounded_text;
 use hashinsight_protocol::plan::{GoalV1, IntervalV1, LostContactV1, RecoveryV1};
 use hashinsight_protocol::units::{DurationMs, Watts};
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-/// A plan that isn't held any more is remembered this long, so that its intervals don't fire again should
-/// it come back.
-const REMEMBER_PLAN: DurationMs = DurationMs::from_minutes(60 * 24 * 60);
-/// How long a finished dispatch stays in the book.
-const KEEP_DONE: DurationMs = DurationMs::from_minutes(24 * 60);
 /// How often it's stored that a plan is still held.
 const STORE_HELD: DurationMs = DurationMs::from_minutes(24 * 60);
 
@@ -73,7 +65,8 @@ impl<'a> Draft<'a> {
     fn lease_end(&self, plan: PlanId, terms: LostContactV1) -> Steady {
         let LostContactV1::ReleaseAfter(lease) = terms else { return Steady::NEVER };
         let stored = self.book.plans.get(&plan).map_or(Steady::default(), |record| record.contact);
-        let live = self.plans.get(&plan).and_then(|held| held.lease_from).and_then(|boot| self.clock.at(boot));
+        let live =
+            self.plans.get(&plan).and_then(|held| held.lease_from).and_then(|boot| self.clock.at(boot));
         stored.max(live.unwrap_or_default()).plus(lease)
     }
 
@@ -201,19 +194,18 @@ impl<'a> Draft<'a> {
     }
 
     fn let_go_protected(&mut self, dispatch: &DispatchRecord) {
-        for target in self.targets(dispatch.key) {
-            if target.left {
-                continue;
-            }
+        let max_off = dispatch.terms.rules.max_off;
+        let concerned = |target: &&Arc<TargetRecord>| {
+            let protected = || self.miner(target.miner).is_some_and(|miner| miner.locks.protected);
+            !target.done && !target.left && (max_off.is_some() || protected())
+        };
+        let concerned: Vec<_> = self.book.targets_of(dispatch.key).filter(concerned).cloned().collect();
+        for target in concerned {
             if self.miner(target.miner).is_some_and(|miner| miner.locks.protected) {
                 self.let_go(&target, Steady::NEVER, "a technician protects it from curtailment");
                 continue;
             }
-            let (Some(max_off), Some(hold)) =
-                (dispatch.terms.rules.max_off, self.book.holds.get(&target.miner))
-            else {
-                continue;
-            };
+            let (Some(max_off), Some(hold)) = (max_off, self.book.holds.get(&target.miner)) else { continue };
             if !matches!(hold.phase, Phase::Curtailed | Phase::Unreachable) {
                 continue;
             }
@@ -286,7 +278,12 @@ impl<'a> Draft<'a> {
         if closed && record.closed != Some(plan.revision) {
             // The next one stands for all that will not come.
             if let Some(next) = timeline::open(&plan.intervals, Some(&record.fired)).next() {
-                self.never_started(held, next, DispatchStateV1::Cancelled, "stopped or cancelled before its start");
+                self.never_started(
+                    held,
+                    next,
+                    DispatchStateV1::Cancelled,
+                    "stopped or cancelled before its start",
+                );
             }
             let record = PlanRecord { closed: Some(plan.revision), ..record.clone() };
             self.put(Change::Plan(record));
@@ -324,7 +321,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn mark_fired(&mut self, key: DispatchKey) {
+    pub fn mark_fired(&mut self, key: DispatchKey) {
         if let Some(record) = self.book.plans.get(&key.plan) {
             let mut record = record.clone();
             record.fired.insert(key.interval);
@@ -338,12 +335,8 @@ impl<'a> Draft<'a> {
             GoalV1::ReduceBy { target, .. } => target,
             _ => Watts::ZERO,
         };
-        let dispatch = hashinsight_protocol::evidence::DispatchV1 {
-            plan: key.plan,
-            revision: held.plan.revision,
-            interval: key.interval,
-        };
-        self.out.events.push(crate::step::Event::Dispatch(DispatchStepV1 {
+        let dispatch = DispatchV1 { plan: key.plan, revision: held.plan.revision, interval: key.interval };
+        self.out.events.push(Event::Dispatch(DispatchStepV1 {
             dispatch,
             state,
             target,
@@ -398,319 +391,10 @@ impl<'a> Draft<'a> {
         };
         self.put_dispatch(&dispatch);
         self.mark_fired(key);
-        self.report(&mut dispatch, format!("starts {late:.1} s after its time{clock}: {}", goal_text(&terms.goal)));
-    }
-
-    /// One step of a ramp down: chooses as many miners as the goal needs and the ramp allows.
-    pub fn ramp_down(&mut self, key: DispatchKey) {
-        let Some(mut dispatch) = self.book.dispatches.get(&key).filter(|d| d.stops()).cloned() else { return };
-        let Some(held) = self.plans.get(&key.plan).copied() else { return };
-        self.trim(&mut dispatch);
-        let tally = self.tally(key);
-        let need = self.need(&dispatch, &tally);
-        let mut exhausted = None;
-        if matches!(need, Need::Nothing) {
-            self.drop_failed(key);
-        } else {
-            let ramp = dispatch.terms.ramp_down;
-            let most = ramp::allowance(&ramp, dispatch.last_down, self.at);
-            if most == 0 {
-                self.call_at(ramp::next(&ramp, dispatch.last_down, self.at));
-            } else {
-                let scope = Scope::of(&held.plan);
-                let (found, skipped) = candidates(self, Some(key), &dispatch.terms, &scope);
-                let chosen = choose(&need, &found, most);
-                let picks: Vec<_> =
-                    found.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(c, _)| c).collect();
-                if picks.is_empty() {
-                    exhausted = Some(skipped);
-                } else {
-                    self.take(&mut dispatch, &picks, &need, &skipped);
-                }
-            }
-        }
-        let tally = self.tally(key);
-        let pending = tally.pending_count > 0;
-        if dispatch.state == DispatchStateV1::Executing {
-            let reached = self.is_reached(&dispatch, &tally);
-            let why = match exhausted {
-                _ if reached => Some("the goal is reached".to_owned()),
-                Some(skipped) if !pending => {
-                    Some(format!("nothing more can be stopped now ({})", skipped_text(&skipped)))
-                }
-                _ => None,
-            };
-            if let Some(why) = why {
-                dispatch.state = DispatchStateV1::Holding;
-                self.report(&mut dispatch, format!("{why}: {} proven", tally.held));
-                self.put_dispatch(&dispatch);
-            }
-        }
-        self.report_progress(&mut dispatch);
-    }
-
-    /// Chosen miners become targets.
-    fn take(&mut self, dispatch: &mut DispatchRecord, picks: &[&Candidate<'a>], need: &Need, skipped: &[Skipped]) {
-        dispatch.steps_down += 1;
-        dispatch.last_down = Some(self.at);
-        let first = dispatch.ranks;
-        dispatch.ranks = dispatch.ranks.saturating_add(u32::try_from(picks.len()).unwrap_or(u32::MAX));
-        dispatch.forced |= picks.iter().any(|pick| pick.breaks.is_some());
-        let saves = sum_saves(picks.iter().copied());
-        let missing = match *need {
-            Need::Watts { want, .. } => format!("{} missing", watts(want)),
-            Need::Miners(count) => format!("{count} miners missing"),
-            Need::All | Need::Nothing => "all that can be stopped".to_owned(),
-        };
-        let (state, step, count) = (dispatch.state, dispatch.steps_down, picks.len());
-        // The pace is stored before the miners: a crash in between costs a ramp step, not a double one.
-        self.put_dispatch(dispatch);
-        for (place, pick) in picks.iter().enumerate() {
-            let rank = first.saturating_add(u32::try_from(place).unwrap_or(u32::MAX));
-            self.add_target(dispatch, pick, rank, place + 1);
-        }
-        let what = if state == DispatchStateV1::Holding { "top-up, step" } else { "step" };
-        // Of all that isn't taken once is told; the rest is in the preview.
-        let others = if step == 1 { format!("; {}", skipped_text(skipped)) } else { String::new() };
-        self.report(dispatch, format!("{what} {step}: {count} miners for {saves}, {missing}{others}"));
-        self.put_dispatch(dispatch);
-    }
-
-    fn add_target(&mut self, dispatch: &DispatchRecord, pick: &Candidate<'a>, rank: u32, place: usize) {
-        let miner = pick.miner.id;
-        let key = dispatch.key;
-        let ramp = dispatch.terms.ramp_down;
-        let mut target = TargetRecord {
-            dispatch: key,
-            miner,
-            state: TargetStateV1::Planned,
-            evidence: EvidenceV1::default(),
-            rank,
-            step: dispatch.steps_down,
-            due: self.at.plus(ramp::jitter(&ramp, self.policy.seed, key, miner, false)),
-            saves: pick.saves,
-            power_before: pick.power,
-            hashrate_before: pick.hashrate,
-            was_mining: pick.is_mining,
-            tries: 0,
-            retry_at: self.at,
-            left: false,
-            done: false,
-            forced: pick.breaks.is_some(),
-        };
-        let why = pick.why(dispatch.terms.order, place);
-        let others: Vec<_> = self.book.dispatches_of(miner).filter(|other| *other != key).collect();
-        let hold = self.hold(miner);
-        if let Some(hold) = &hold {
-            target.state = crate::target::state_of(hold.phase);
-            target.evidence = hold.evidence;
-        }
-        self.report_target(&target, hold.as_ref().map(|hold| hold.pre.clone()), &why);
-        self.put_target(target);
-        if let Some(hold) = hold {
-            self.rejoin(hold);
-        }
-        for other in others {
-            let Some(theirs) = self.book.target(other, miner) else { continue };
-            // One that still wants it asleep shares it, unless it's taken away.
-            if theirs.left || pick.takes_from == Some(other) {
-                let mut theirs = (**theirs).clone();
-                self.hand_over(&mut theirs, key);
-                self.put_target(theirs);
-            }
-        }
-    }
-
-    /// Lets go of what exceeds a goal that was lowered, or a cap that has become roomy.
-    fn trim(&mut self, dispatch: &mut DispatchRecord) {
-        let roomy = match dispatch.terms.goal {
-            GoalV1::CapAt(cap) => {
-                let keep = cap.get() * (1.0 - self.policy.cap_headroom.clamp(0.0, 1.0));
-                Some(keep - self.draw().get())
-            }
-            _ => None,
-        };
-        if !dispatch.trim && roomy.is_none_or(|roomy| roomy <= 0.0) {
-            return;
-        }
-        let mut targets = self.targets(dispatch.key);
-        targets.retain(|target| !target.left);
-        targets.sort_by_key(|target| std::cmp::Reverse(target.rank));
-        let tally = self.tally(dispatch.key);
-        let (mut spare, mut count) = match dispatch.terms.goal {
-            GoalV1::ReduceBy { target, .. } => {
-                (tally.held.get() + tally.pending.get() - target.get(), u32::MAX)
-            }
-            GoalV1::CapAt(_) => (roomy.unwrap_or(0.0), u32::MAX),
-            GoalV1::Count(count) => {
-                (f64::INFINITY, (tally.curtailed + tally.pending_count).saturating_sub(count))
-            }
-            GoalV1::All => (0.0, 0),
-        };
-        for target in targets {
-            if count == 0 {
-                break;
-            }
-            if target.saves.get() <= spare {
-                spare -= target.saves.get();
-                count -= 1;
-                // A cap may need it again.
-                let why = format!("the goal is met without its {}", target.saves);
-                self.let_go(&target, self.at.plus(self.policy.again_after), &why);
-            }
-        }
-        if dispatch.trim {
-            dispatch.trim = false;
-            self.put_dispatch(dispatch);
-        }
-    }
-
-    /// Forgets chosen miners that could not be read, once the goal doesn't need them.
-    fn drop_failed(&mut self, key: DispatchKey) {
-        for target in self.targets(key) {
-            if target.tries > 0 && !target.left && !self.book.holds.contains_key(&target.miner) {
-                let why = format!("the goal is met without its {}", target.saves);
-                self.let_go(&target, self.at.plus(self.policy.again_after), &why);
-            }
-        }
-    }
-
-    /// Reports a change of what is proven when it's worth a line: 2 % of the target, or the whole.
-    pub fn report_progress(&mut self, dispatch: &mut DispatchRecord) {
-        let tally = self.tally(dispatch.key);
-        let moved = (tally.reached.get() - dispatch.reported.get()).abs();
-        let all = tally.expected.get().max(dispatch.target.get());
-        if moved >= (all * 0.02).max(1.0) {
-            let (reached, before) = (tally.reached, dispatch.reported);
-            self.report(dispatch, format!("proven {reached}, {before} before"));
-            self.put_dispatch(dispatch);
-        }
-    }
-
-    /// What a hold without any dispatch is woken by: a dispatch made for it.
-    pub fn adopt_orphans(&mut self) {
-        let orphans: Vec<_> = self
-            .book
-            .holds
-            .values()
-            .filter(|hold| {
-                let mut keys = self.book.dispatches_of(hold.miner);
-                !keys.any(|key| self.book.dispatches.contains_key(&key))
-            })
-            .cloned()
-            .collect();
-        let mut made = BTreeSet::new();
-        for hold in orphans {
-            let key = hold.owner;
-            if made.insert(key) {
-                self.revive(key);
-            }
-            let target = TargetRecord {
-                dispatch: key,
-                miner: hold.miner,
-                state: crate::target::state_of(hold.phase),
-                evidence: hold.evidence,
-                rank: 0,
-                step: 0,
-                due: self.at,
-                saves: hold.power_before.map_or(Watts::ZERO, |power| power.saturating_sub(hold.standby)),
-                power_before: hold.power_before,
-                hashrate_before: hold.hashrate_before,
-                was_mining: hold.was_mining,
-                tries: 0,
-                retry_at: Steady::NEVER,
-                left: true,
-                done: false,
-                forced: false,
-            };
-            let why = format!("found held without a dispatch, at {}", power_text(hold.power_before));
-            self.report_target(&target, None, &why);
-            self.put_target(target);
-        }
-    }
-
-    /// A dispatch that wakes: the one there was, or one in the place of one that is lost.
-    fn revive(&mut self, key: DispatchKey) {
-        let mut dispatch = self.book.dispatches.get(&key).cloned().unwrap_or_else(|| {
-            let ramp = self.policy.orphan_ramp;
-            DispatchRecord {
-                key,
-                revision: 0,
-                state: DispatchStateV1::Recovering,
-                terms: Terms {
-                    goal: GoalV1::Count(0),
-                    order: hashinsight_protocol::plan::SelectionOrderV1::LeastEfficientFirst,
-                    level: hashinsight_protocol::plan::LevelV1::Sleep,
-                    ramp_down: ramp,
-                    ramp_up: ramp,
-                    rules: hashinsight_protocol::plan::RulesV1 {
-                        min_off: DurationMs::ZERO,
-                        min_on: DurationMs::ZERO,
-                        max_off: None,
-                        starts_a_day: None,
-                    },
-                    precedence: hashinsight_protocol::plan::PrecedenceV1::Default,
-                    on_lost_contact: LostContactV1::HoldToEnd,
-                    recovery: RecoveryV1::Automatic,
-                    force: false,
-                },
-                start: self.now.wall,
-                end: Some(self.now.wall),
-                fired: self.at,
-                ends: Some(self.at),
-                anchored: self.now.clock,
-                boot_id: self.now.boot_id,
-                rebooted: true,
-                over: false,
-                ending: Some(Ending::Orphaned),
-                ended: Some(self.at),
-                stop_force: false,
-                forced: false,
-                trim: false,
-                target: Watts::ZERO,
-                reported: Watts::ZERO,
-                steps_down: 0,
-                last_down: None,
-                last_up: None,
-                ranks: 0,
-            }
-        });
-        if dispatch.is_done() {
-            dispatch.state = DispatchStateV1::Recovering;
-        }
-        self.put_dispatch(&dispatch);
-        self.report(&mut dispatch, "holds were found without their dispatch; waking begins".to_owned());
-    }
-
-    /// Removes what no decision needs any more.
-    fn forget(&mut self) {
-        let done: Vec<_> = self
-            .book
-            .dispatches
-            .values()
-            .filter(|d| d.is_done() && d.ended.is_none_or(|ended| self.at.since(ended) >= KEEP_DONE))
-            .map(|d| d.key)
-            .collect();
-        for key in done {
-            self.mark_fired(key);
-            self.put(Change::DispatchGone(key));
-        }
-        let plans: Vec<_> = self
-            .book
-            .plans
-            .values()
-            .filter(|r| !self.plans.contains_key(&r.plan) && self.at.since(r.held) >= REMEMBER_PLAN)
-            .filter(|r| self.book.dispatches.keys().all(|key| key.plan != r.plan))
-            .map(|r| r.plan)
-            .collect();
-        for plan in plans {
-            self.put(Change::PlanGone(plan));
-        }
-        let spent: Vec<_> =
-            self.book.wear.values().filter(|wear| wear.is_spent(self.at)).map(|wear| wear.miner).collect();
-        for miner in spent {
-            self.put(Change::WearGone(miner));
-        }
+        self.report(
+            &mut dispatch,
+            format!("starts {late:.1} s after its time{clock}: {}", goal_text(&terms.goal)),
+        );
     }
 }
 

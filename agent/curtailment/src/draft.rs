@@ -1,6 +1,7 @@
 //! The working copy of a step: the book as it becomes, and what the step will say.
 
 use crate::book::{Book, Change, DispatchKey, DispatchRecord, HoldRecord, TargetRecord, WearRecord};
+use crate::goal::Tally;
 use crate::input::{HeldPlan, Miner, MinerReading, Now, Policy};
 use crate::steady::{Steady, SteadyClock};
 use crate::step::{Event, Step};
@@ -11,6 +12,7 @@ use hashinsight_protocol::limits::bounded_text;
 use hashinsight_protocol::plan::{GoalV1, PlanV1, ScopeV1};
 use hashinsight_protocol::units::{Millis, Watts};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ pub(crate) struct Draft<'a> {
     pub book: Cow<'a, Book>,
     pub out: Step,
     next: Option<Steady>,
+    /// Sums of dispatches, each with the number of changes at which it was made.
+    pub tallies: RefCell<BTreeMap<DispatchKey, (usize, Tally)>>,
 }
 
 impl<'a> Draft<'a> {
@@ -48,6 +52,7 @@ impl<'a> Draft<'a> {
             book: Cow::Borrowed(book),
             out: Step::default(),
             next: None,
+            tallies: RefCell::default(),
         };
         if let Some(record) = store {
             draft.put(Change::Clock(record));

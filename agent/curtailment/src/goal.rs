@@ -65,7 +65,20 @@ enum Share {
 }
 
 impl Draft<'_> {
+    /// The sums of a dispatch as the book stands.
     pub fn tally(&self, key: DispatchKey) -> Tally {
+        let version = self.out.changes.len();
+        if let Some((made, tally)) = self.tallies.borrow().get(&key)
+            && *made == version
+        {
+            return *tally;
+        }
+        let tally = self.add_up(key);
+        self.tallies.borrow_mut().insert(key, (version, tally));
+        tally
+    }
+
+    fn add_up(&self, key: DispatchKey) -> Tally {
         let mut tally = Tally::default();
         for target in self.book.targets_of(key).filter(|t| !t.done) {
             tally.targets += 1;

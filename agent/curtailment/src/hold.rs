@@ -11,17 +11,27 @@ use crate::ramp::back_off;
 use crate::target::state_of;
 use hashinsight_protocol::device::FactV1;
 use hashinsight_protocol::evidence::{DispatchStateV1, TargetStateV1};
-use hashinsight_protocol::ids::MinerId;
 use hashinsight_protocol::units::DurationMs;
+use std::sync::Arc;
 
 impl Draft<'_> {
     pub fn take_readings(&mut self) {
-        let miners: Vec<MinerId> = self.book.holds.keys().copied().collect();
-        for id in miners {
-            if let Some(hold) = self.hold(id) {
-                self.observe(hold);
-            }
+        let loud: Vec<Arc<HoldRecord>> =
+            self.book.holds.values().filter(|hold| !self.is_quiet(hold)).cloned().collect();
+        for hold in loud {
+            self.observe(Arc::unwrap_or_clone(hold));
         }
+    }
+
+    /// Asleep as it should be: nothing to decide. Most are, most of the time.
+    fn is_quiet(&self, hold: &HoldRecord) -> bool {
+        hold.phase == Phase::Curtailed
+            && hold.intent.is_none()
+            && hold.awaits.is_none()
+            && self
+                .miner(hold.miner)
+                .and_then(|miner| self.reading(miner))
+                .is_some_and(|(reading, _)| reading.stopped.1 != FactV1::No)
     }
 
     fn observe(&mut self, mut hold: HoldRecord) {
@@ -30,7 +40,10 @@ impl Draft<'_> {
                 return;
             }
             let what = if intent.wake { "wake-up" } else { "stop" };
-            let why = format!("no outcome of the {what} for {:.0} s; read again", self.policy.write_timeout.seconds());
+            let why = format!(
+                "no outcome of the {what} for {:.0} s; read again",
+                self.policy.write_timeout.seconds()
+            );
             self.lose_intent(&mut hold, &why);
             self.wait_for_late(&mut hold);
             return self.put_hold(hold);
@@ -45,18 +58,16 @@ impl Draft<'_> {
         let young = miner.is_some_and(|miner| self.reading(miner).is_some());
         match hold.phase {
             Phase::Waking | Phase::RestoreFailed => match reading {
-                Some((reading, _)) if self.is_restored(&hold, reading) => return self.restored(hold, reading),
-                Some((reading, at)) if hold.awaits.is_some() && !hold.woken && at > hold.since && is_stopped(reading) => {
+                Some((reading, _)) if self.is_restored(&hold, reading) => {
+                    return self.restored(hold, reading);
+                }
+                Some((reading, at))
+                    if hold.awaits.is_some() && !hold.woken && at > hold.since && is_stopped(reading) =>
+                {
                     // It was found awake, and an earlier stop has landed since.
                     hold.awaits = None;
                     hold.retry_at = self.at;
                     hold.why = "sleeps again by an earlier stop; read again".to_owned();
-                    return self.put_hold(hold);
-                }
-                Some((reading, _)) if hold.awaits.is_some() && self.lacks_mode(&hold, reading) => {
-                    hold.awaits = None;
-                    hold.retry_at = self.at;
-                    hold.why = "runs again; its settings are read".to_owned();
                     return self.put_hold(hold);
                 }
                 _ => {}
@@ -67,7 +78,11 @@ impl Draft<'_> {
                     return self.put_hold(hold);
                 }
                 None if !young => {
-                    self.turn(&mut hold, Phase::Unreachable, "no reading any more; counts as consuming".to_owned());
+                    self.turn(
+                        &mut hold,
+                        Phase::Unreachable,
+                        "no reading any more; counts as consuming".to_owned(),
+                    );
                     hold.retry_at = self.at.plus(self.policy.stop_retry);
                     return self.put_hold(hold);
                 }
@@ -114,7 +129,11 @@ impl Draft<'_> {
         hold.retry_at = self.at.plus(back_off(self.policy.stop_retry, self.policy.stop_retry_max, tries));
         let Some(effect) = effect else {
             hold.evidence.effect = FactV1::Unknown;
-            return self.turn(hold, Phase::Unreachable, "no reading since the stop; counts as consuming".to_owned());
+            return self.turn(
+                hold,
+                Phase::Unreachable,
+                "no reading since the stop; counts as consuming".to_owned(),
+            );
         };
         hold.evidence.effect = effect;
         let waited = self.policy.confirm_within.seconds();
@@ -161,7 +180,17 @@ impl Draft<'_> {
     /// Brings targets and dispatches into line with the devices, and reports what has changed.
     pub fn settle(&mut self) {
         for key in self.dispatches() {
-            for target in self.targets(key) {
+            let news: Vec<Arc<TargetRecord>> = self
+                .book
+                .targets_of(key)
+                .filter(|target| !target.done)
+                .filter(|target| match self.book.holds.get(&target.miner) {
+                    Some(hold) => target.state != state_of(hold.phase) || target.evidence != hold.evidence,
+                    None => target.left,
+                })
+                .cloned()
+                .collect();
+            for target in news {
                 self.settle_target(&target);
             }
             self.settle_dispatch(key);
@@ -181,9 +210,6 @@ impl Draft<'_> {
             return;
         };
         let state = state_of(hold.phase);
-        if target.state == state && target.evidence == hold.evidence {
-            return;
-        }
         let first = target.state == TargetStateV1::Planned || target.tries > 0;
         let mut target = target.clone();
         target.tries = 0;
@@ -198,14 +224,15 @@ impl Draft<'_> {
         if dispatch.holds() || dispatch.is_done() {
             return;
         }
-        let targets = self.targets(key);
+        let targets = || self.book.targets_of(key).filter(|target| !target.done);
         let lost = |target: &TargetRecord| {
             self.book.holds.get(&target.miner).is_some_and(|hold| {
                 hold.phase == Phase::RestoreFailed
                     && (hold.tries >= self.policy.wake_tries || self.may_write(hold.miner).is_err())
             })
         };
-        if targets.is_empty() {
+        let open = targets().count();
+        if open == 0 {
             let all: Vec<_> = self.book.targets_of(key).map(|target| target.miner).collect();
             let count = all.len();
             for miner in all {
@@ -216,9 +243,9 @@ impl Draft<'_> {
             let why = if late { "the last miner is back after all" } else { "every miner is let go or back" };
             self.report(&mut dispatch, format!("{why} ({count} in all)"));
             self.put_dispatch(&dispatch);
-        } else if dispatch.state == DispatchStateV1::Recovering && targets.iter().all(|target| lost(target)) {
+        } else if dispatch.state == DispatchStateV1::Recovering && targets().all(|target| lost(target)) {
             dispatch.state = DispatchStateV1::CompletedWithFailures;
-            let why = format!("{} miners could not be woken yet; they are tried on", targets.len());
+            let why = format!("{open} miners could not be woken yet; they are tried on");
             self.report(&mut dispatch, why);
             self.put_dispatch(&dispatch);
         }

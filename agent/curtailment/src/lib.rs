@@ -32,6 +32,7 @@
 //! plan and for each dispatch of the last day.
 
 mod book;
+mod choose;
 mod dispatch;
 mod draft;
 mod goal;
@@ -45,14 +46,13 @@ mod steady;
 mod step;
 mod target;
 mod timeline;
+mod upkeep;
 
 pub use book::{
     Book, Change, ClockRecord, DispatchKey, DispatchRecord, Ending, Fired, HoldRecord, Intent, Phase,
     PlanRecord, TargetRecord, Terms, WearRecord,
 };
-pub use input::{
-    HeldPlan, Identity, Locks, Miner, MinerReading, Now, Observation, Policy, StopOrder,
-};
+pub use input::{HeldPlan, Identity, Locks, Miner, MinerReading, Now, Observation, Policy, StopOrder};
 pub use preview::{Preview, Taken, preview};
 pub use selection::{SkipReason, Skipped};
 pub use steady::Steady;

@@ -81,9 +81,8 @@ mod tests {
     #[test]
     fn the_random_part_is_drawn_once_and_stays_inside() {
         let key = DispatchKey { plan: PlanId::from_bytes([1; 16]), interval: 3 };
-        let draws: Vec<_> = (0..50)
-            .map(|n| jitter(&RAMP, 7, key, MinerId::from_bytes([n; 16]), false))
-            .collect();
+        let draws: Vec<_> =
+            (0..50).map(|n| jitter(&RAMP, 7, key, MinerId::from_bytes([n; 16]), false)).collect();
         assert!(draws.iter().all(|d| *d < RAMP.jitter));
         assert!(draws.iter().any(|d| d != &draws[0]));
         assert_eq!(draws[4], jitter(&RAMP, 7, key, MinerId::from_bytes([4; 16]), false));

@@ -17,7 +17,9 @@ use std::sync::Arc;
 impl Draft<'_> {
     /// One step of a ramp up.
     pub fn ramp_up(&mut self, key: DispatchKey) {
-        let Some(mut dispatch) = self.book.dispatches.get(&key).filter(|d| !d.is_done()).cloned() else { return };
+        let Some(mut dispatch) = self.book.dispatches.get(&key).filter(|d| !d.is_done()).cloned() else {
+            return;
+        };
         let mut queue = self.queue(key);
         if queue.is_empty() {
             return self.report_recovery(key);
@@ -81,9 +83,10 @@ impl Draft<'_> {
     /// Miners that are let go of and whose turn has not come.
     fn queue(&mut self, key: DispatchKey) -> Vec<(Arc<TargetRecord>, Arc<HoldRecord>)> {
         let mut queue = Vec::new();
-        for target in self.targets(key) {
+        let left: Vec<_> = self.book.targets_of(key).filter(|t| t.left && !t.done).cloned().collect();
+        for target in left {
             let Some(hold) = self.book.holds.get(&target.miner).cloned() else { continue };
-            if !target.left || matches!(hold.phase, Phase::Waking | Phase::RestoreFailed) {
+            if matches!(hold.phase, Phase::Waking | Phase::RestoreFailed) {
                 continue;
             }
             if let Some(other) = self.is_claimed_besides(target.miner, key) {
@@ -98,7 +101,9 @@ impl Draft<'_> {
     }
 
     fn report_recovery(&mut self, key: DispatchKey) {
-        if let Some(mut dispatch) = self.book.dispatches.get(&key).filter(|d| !d.holds() && !d.is_done()).cloned() {
+        if let Some(mut dispatch) =
+            self.book.dispatches.get(&key).filter(|d| !d.holds() && !d.is_done()).cloned()
+        {
             self.report_progress(&mut dispatch);
         }
     }
@@ -153,6 +158,7 @@ impl Draft<'_> {
     pub fn woken(&mut self, hold: &mut HoldRecord, detail: &str) {
         let restart = self.miner(hold.miner).map(|miner| miner.restart_time).unwrap_or_default();
         hold.awaits = Some(self.at.plus(restart).plus(self.policy.restored_within));
+        hold.retry_at = self.at;
         hold.why = format!("accepted: {detail}");
     }
 
@@ -184,10 +190,29 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether a miner runs, and only its settings are yet to be proven.
-    pub fn lacks_mode(&self, hold: &HoldRecord, reading: &MinerReading) -> bool {
-        let unknown = reading.running.0 != FactV1::Yes && hold.evidence.mode != FactV1::Yes;
-        reading.running.1 == FactV1::Yes && unknown && self.at >= hold.unsure_until
+    /// Whether a miner runs again and only its settings are yet to be read: the reading doesn't tell them.
+    pub fn wants_check(&self, hold: &HoldRecord) -> bool {
+        let waking = matches!(hold.phase, Phase::Waking | Phase::RestoreFailed);
+        let reading = self.miner(hold.miner).and_then(|miner| self.reading(miner));
+        waking
+            && hold.awaits.is_some()
+            && hold.evidence.mode != FactV1::Yes
+            && self.may_write(hold.miner).is_ok()
+            && reading.is_some_and(|(reading, at)| {
+                at > hold.last_write && reading.running.1 == FactV1::Yes && reading.running.0 != FactV1::Yes
+            })
+    }
+
+    /// The settings of a miner that runs again were read. Others than its own are not written over before
+    /// the wake-up has had its time.
+    pub fn check(&mut self, mut hold: HoldRecord, now: &PreStateV1) {
+        if is_back(now, &hold.pre) {
+            hold.evidence.mode = FactV1::Yes;
+            hold.why = "runs, and its settings are back".to_owned();
+        } else {
+            hold.retry_at = self.at.plus(self.policy.wake_retry);
+        }
+        self.put_hold(hold);
     }
 
     /// A miner is back.
@@ -197,7 +222,11 @@ impl Draft<'_> {
         if hold.woken {
             self.count_wake(&hold);
         }
-        let why = format!("back at {}, {} before the stop", power_text(reading.power), power_text(hold.power_before));
+        let why = format!(
+            "back at {}, {} before the stop",
+            power_text(reading.power),
+            power_text(hold.power_before)
+        );
         let keys: Vec<_> = self.book.dispatches_of(hold.miner).collect();
         for key in keys {
             let Some(target) = self.book.target(key, hold.miner) else { continue };

@@ -26,20 +26,33 @@ pub enum SkipReason {
     NoCapability,
     WeakIdentity,
     NoReading,
-    StaleReading { age: DurationMs },
+    StaleReading {
+        age: DurationMs,
+    },
     /// Asleep or stopped before: not ours to stop, so not ours to wake.
     AsleepBefore,
     /// Stopped by a fault of its own.
     Failed,
     PowerUnknown,
-    BelowFloor { saves: Watts, floor: Watts },
-    HeldByAnother { plan: PlanId },
+    BelowFloor {
+        saves: Watts,
+        floor: Watts,
+    },
+    HeldByAnother {
+        plan: PlanId,
+    },
     /// A wake-up of it is under way.
     Waking,
-    MinOn { left: DurationMs },
-    StartsADay { stops: u16 },
+    MinOn {
+        left: DurationMs,
+    },
+    StartsADay {
+        stops: u16,
+    },
     /// This dispatch has let go of it.
-    LetGo { again_in: DurationMs },
+    LetGo {
+        again_in: DurationMs,
+    },
     /// The goal is reached without it, or it's more than target and reserve leave.
     NotNeeded,
 }
@@ -129,7 +142,8 @@ impl Candidate<'_> {
             (SelectionOrderV1::LeastEfficientFirst, None) => "efficiency unknown or not hashing".to_owned(),
             (SelectionOrderV1::MostPowerFirst, _) => power_text(self.power),
         };
-        let mut why = format!("place {place} in its step by {by}; saves {} of {}", self.saves, power_text(self.power));
+        let mut why =
+            format!("place {place} in its step by {by}; saves {} of {}", self.saves, power_text(self.power));
         if self.joins {
             why.push_str("; asleep already, kept so");
         }
@@ -208,9 +222,8 @@ fn verdict<'a>(
         return join(draft, terms, miner, hold).map(Some);
     }
     let reading = miner.reading.as_ref().ok_or(SkipReason::NoReading)?;
-    let (reading, _) = draft
-        .reading(miner)
-        .ok_or(SkipReason::StaleReading { age: draft.now.boot.since(reading.boot) })?;
+    let (reading, _) =
+        draft.reading(miner).ok_or(SkipReason::StaleReading { age: draft.now.boot.since(reading.boot) })?;
     match reading.mode {
         Some(ModeV1::Sleep) => return Err(SkipReason::AsleepBefore),
         Some(ModeV1::Failed) => return Err(SkipReason::Failed),
@@ -222,9 +235,8 @@ fn verdict<'a>(
     }
     let saves = saving(draft, terms, reading.power, miner.standby)?;
     let breaks = dwell(draft, terms, id)?;
-    Ok(Some(candidate(terms, miner, reading.power, reading.hashrate, reading.is_mining, saves)).map(|c| {
-        Candidate { breaks, takes_from, ..c }
-    }))
+    Ok(Some(candidate(terms, miner, reading.power, reading.hashrate, reading.is_mining, saves))
+        .map(|c| Candidate { breaks, takes_from, ..c }))
 }
 
 fn candidate<'a>(
@@ -326,7 +338,11 @@ fn saving(
 }
 
 /// The dwell time that stands against a stop now: refused, or noted where the plan may break it.
-pub(crate) fn dwell(draft: &Draft<'_>, terms: &Terms, miner: MinerId) -> Result<Option<SkipReason>, SkipReason> {
+pub(crate) fn dwell(
+    draft: &Draft<'_>,
+    terms: &Terms,
+    miner: MinerId,
+) -> Result<Option<SkipReason>, SkipReason> {
     let Some(wear) = draft.book.wear.get(&miner) else { return Ok(None) };
     let mut stands = None;
     if let Some(woken) = wear.woken {
@@ -387,7 +403,8 @@ pub(crate) fn skipped_text(skipped: &[Skipped]) -> String {
         }
     }
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let texts: Vec<String> = counts.iter().map(|(reason, count)| format!("{count} {}", reason.class())).collect();
+    let texts: Vec<String> =
+        counts.iter().map(|(reason, count)| format!("{count} {}", reason.class())).collect();
     if texts.is_empty() { "none skipped".to_owned() } else { format!("skipped: {}", texts.join(", ")) }
 }
 

@@ -1,9 +1,9 @@
 //! A clock for durations that goes on across reboots.
 //!
 //! Within a boot it advances with the boot clock, whatever the wall clock does. After a reboot it goes on
-//! from the last stored record; the time in between counts when both ends of it are known in UTC, else it
-//! counts as nothing: what was left of a hold at the last record is the most that is left of it. It isn't
-//! made up for later, which would shorten the dwell times that have begun since.
+//! from the last stored record; the time in between counts when both ends of it are known in UTC, else
+//! only what the new boot has lasted: what was left of a hold at the last record is the most that is left
+//! of it. The rest isn't made up for later, which would shorten the dwell times that have begun since.
 
 use crate::book::ClockRecord;
 use crate::input::Now;
@@ -46,8 +46,12 @@ impl SteadyClock {
         let steady = match record {
             None => Steady::FIRST,
             Some(r) if r.boot_id == now.boot_id => r.steady.plus(now.boot.since(r.boot)),
-            Some(r) if synced(r.clock) && synced(now.clock) => r.steady.plus(now.wall.since(r.wall)),
-            Some(r) => r.steady,
+            // What this boot has lasted so far has passed for certain.
+            Some(r) => {
+                let sure = DurationMs(now.boot.0);
+                let known = synced(r.clock) && synced(now.clock);
+                r.steady.plus(if known { now.wall.since(r.wall).max(sure) } else { sure })
+            }
         };
         let clock = Self { now: steady, boot: now.boot };
         let new_boot = record.is_none_or(|r| r.boot_id != now.boot_id);

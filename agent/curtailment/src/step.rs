@@ -4,9 +4,10 @@
 //! is chosen, then reads that came back (a write is decided on the newest will), then who is woken, then
 //! what to read next.
 
-use crate::book::{Book, Change, DispatchKey};
+use crate::book::{Book, Change, DispatchKey, Phase};
 use crate::draft::Draft;
 use crate::input::{HeldPlan, Miner, Now, Observation, Policy};
+use crate::steady::Steady;
 use hashinsight_protocol::device::PreStateV1;
 use hashinsight_protocol::evidence::{DispatchStepV1, TargetStepV1};
 use hashinsight_protocol::ids::MinerId;
@@ -33,9 +34,17 @@ pub struct Step {
 /// A write to one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Write {
-    Stop { dispatch: DispatchKey, miner: MinerId, pre: PreStateV1 },
+    Stop {
+        dispatch: DispatchKey,
+        miner: MinerId,
+        pre: PreStateV1,
+    },
     /// Back to `pre`, exactly.
-    Wake { dispatch: DispatchKey, miner: MinerId, pre: PreStateV1 },
+    Wake {
+        dispatch: DispatchKey,
+        miner: MinerId,
+        pre: PreStateV1,
+    },
 }
 
 impl Write {
@@ -89,40 +98,37 @@ impl Draft<'_> {
     fn ask(&mut self) {
         let mut prepare = BTreeSet::new();
         let mut watch = Vec::new();
-        let holds: Vec<_> = self.book.holds.values().cloned().collect();
-        for hold in holds {
-            let settled = hold.phase == crate::book::Phase::Curtailed;
-            if !settled {
-                watch.push(hold.miner);
+        let mut due = Steady::NEVER;
+        let mut want = |miner: MinerId, at: Steady| {
+            if at > self.at {
+                due = due.min(at);
+            } else {
+                prepare.insert(miner);
             }
+        };
+        let mut until = Steady::NEVER;
+        for hold in self.book.holds.values().filter(|hold| hold.phase != Phase::Curtailed) {
+            watch.push(hold.miner);
             if let Some(intent) = hold.intent {
-                self.call_at(intent.at.plus(self.policy.write_timeout));
-            } else if let Some(until) = hold.awaits {
-                self.call_at(until);
-            } else if !settled && self.wants_write(&hold) {
-                if hold.retry_at <= self.at {
-                    prepare.insert(hold.miner);
-                } else {
-                    self.call_at(hold.retry_at);
+                until = until.min(intent.at.plus(self.policy.write_timeout));
+            } else if let Some(awaits) = hold.awaits {
+                until = until.min(awaits);
+                if self.wants_check(hold) {
+                    want(hold.miner, hold.retry_at);
+                }
+            } else if self.wants_write(hold) {
+                want(hold.miner, hold.retry_at);
+            }
+        }
+        for dispatch in self.book.dispatches.values().filter(|dispatch| dispatch.stops()) {
+            for target in self.book.targets_of(dispatch.key).filter(|t| !t.done && !t.left) {
+                let held = self.book.holds.contains_key(&target.miner);
+                if !held && self.may_write(target.miner).is_ok() {
+                    want(target.miner, target.due.max(target.retry_at));
                 }
             }
         }
-        for key in self.dispatches() {
-            if !self.book.dispatches.get(&key).is_some_and(|d| d.stops()) {
-                continue;
-            }
-            for target in self.targets(key) {
-                if target.left || self.book.holds.contains_key(&target.miner) {
-                    continue;
-                }
-                let due = target.due.max(target.retry_at);
-                if due > self.at {
-                    self.call_at(due);
-                } else if self.may_write(target.miner).is_ok() {
-                    prepare.insert(target.miner);
-                }
-            }
-        }
+        self.call_at(due.min(until));
         watch.extend(prepare.iter().copied().filter(|miner| !self.book.holds.contains_key(miner)));
         self.out.prepare = prepare.into_iter().collect();
         self.out.watch = watch;

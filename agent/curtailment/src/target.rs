@@ -206,7 +206,13 @@ impl Draft<'_> {
     }
 
     fn read_again(&mut self, hold: HoldRecord, now: &PreStateV1, read: Steady) {
-        if !self.wants_write(&hold) || hold.retry_at > self.at || read <= hold.last_write {
+        if hold.retry_at > self.at || read <= hold.last_write {
+            return;
+        }
+        if self.wants_check(&hold) {
+            return self.check(hold, now);
+        }
+        if !self.wants_write(&hold) {
             return;
         }
         match hold.phase {
@@ -274,12 +280,15 @@ impl Draft<'_> {
             evidence: EvidenceV1::default(),
             why: "its pre-state is kept, the stop is sent".to_owned(),
         });
-        self.out.writes.push(Write::Stop { dispatch: target.dispatch, miner: target.miner, pre: pre.clone() });
+        self.out.writes.push(Write::Stop {
+            dispatch: target.dispatch,
+            miner: target.miner,
+            pre: pre.clone(),
+        });
     }
 
     /// A held miner that should sleep was read again.
     fn stop_again(&mut self, mut hold: HoldRecord, now: &PreStateV1) {
-        let Some(mut key) = self.stopper(hold.miner) else { return };
         // Asleep by its settings, yet seen to draw power: only another write can help.
         let consumes = hold.phase == Phase::Drifted || hold.evidence.effect == FactV1::No;
         if now.mode.is_asleep() && !consumes {
@@ -292,11 +301,8 @@ impl Draft<'_> {
         if self.puts_off(&mut hold) {
             return self.put_hold(hold);
         }
-        let breaks = match self.stopper_by_dwell(hold.miner) {
-            Ok((allowed, breaks)) => {
-                key = allowed;
-                breaks
-            }
+        let (key, breaks) = match self.stopper_by_dwell(hold.miner) {
+            Ok(allowed) => allowed,
             Err(reason) => {
                 hold.retry_at = self.at.plus(self.policy.stop_retry_max);
                 self.turn(&mut hold, Phase::Refused, format!("not stopped again: {reason}"));

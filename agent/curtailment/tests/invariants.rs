@@ -61,13 +61,24 @@ fn the_scenarios_are_not_idle() {
         let scenario = scenario().new_tree(&mut runner).unwrap().current();
         let c = World::new(scenario).run().counts;
         let counts = [
-            c.stops, c.wakes, c.crashes, c.reboots, c.curtailed, c.drifted, c.refused, c.unreachable,
-            c.restore_failed, c.forced, c.dispatches,
+            c.stops,
+            c.wakes,
+            c.crashes,
+            c.reboots,
+            c.curtailed,
+            c.drifted,
+            c.refused,
+            c.unreachable,
+            c.restore_failed,
+            c.forced,
+            c.dispatches,
         ];
         for (sum, count) in sum.iter_mut().zip(counts) {
             *sum += count;
         }
     }
-    println!("stops, wakes, crashes, reboots, curtailed, drifted, refused, unreachable, restore_failed, forced, dispatches: {sum:?}");
+    println!(
+        "stops, wakes, crashes, reboots, curtailed, drifted, refused, unreachable, restore_failed, forced, dispatches: {sum:?}"
+    );
     assert!(sum.iter().all(|count| *count >= 5), "{sum:?}");
 }

@@ -48,7 +48,8 @@ impl Watchlist {
     ) -> Round {
         let mut round = Round::default();
         let mut taken = HashSet::new();
-        let wanted = prepare.iter().map(|m| (*m, Want::Prepared)).chain(watch.iter().map(|m| (*m, Want::Reading)));
+        let wanted =
+            prepare.iter().map(|m| (*m, Want::Prepared)).chain(watch.iter().map(|m| (*m, Want::Reading)));
         for (miner, want) in wanted {
             if self.is_busy(miner) || !taken.insert(miner) {
                 continue;
@@ -124,7 +125,13 @@ mod tests {
         BootMillis(ms)
     }
 
-    fn choose(list: &Watchlist, now: u64, prepare: &[MinerId], watch: &[MinerId], read: Option<u64>) -> Round {
+    fn choose(
+        list: &Watchlist,
+        now: u64,
+        prepare: &[MinerId],
+        watch: &[MinerId],
+        read: Option<u64>,
+    ) -> Round {
         list.choose(at(now), prepare, watch, |_| read.map(BootMillis))
     }
 

@@ -28,7 +28,8 @@ pub struct Visited {
     pub prepared: Option<Observation>,
 }
 
-/// What came of a burst: a sample of each miner asked or left alone, in the roster's order.
+/// What came of a burst: a sample of each miner asked or left alone, in the roster's order, then what
+/// else was read of some.
 #[derive(Debug, Default)]
 pub struct Yield {
     pub samples: Vec<SampleV1>,
@@ -52,6 +53,8 @@ pub struct Burst {
 struct Found {
     /// With each miner's place in the roster.
     samples: Vec<(usize, SampleV1)>,
+    /// Further samples of the same miners.
+    more: Vec<SampleV1>,
     deferred: Vec<(usize, Want)>,
     news: Vec<News>,
 }
@@ -65,11 +68,17 @@ struct Lane {
     closes: Option<Instant>,
     /// Whether a device in use is put off to the end.
     defers: bool,
+    /// How long one in use is waited for.
+    patience: Duration,
 }
+
+/// How long a burst waits for a device that is being written to; writes may take half a minute.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl From<Found> for Yield {
     fn from(found: Found) -> Self {
-        Self { samples: found.samples.into_iter().map(|(_, sample)| sample).collect(), news: found.news }
+        let samples = found.samples.into_iter().map(|(_, sample)| sample).chain(found.more).collect();
+        Self { samples, news: found.news }
     }
 }
 
@@ -139,7 +148,7 @@ impl Burst {
         told: mpsc::Sender<Visited>,
     ) -> Yield {
         self.told = Some(told);
-        let lane = Lane { defers: false, ..self.lane(wanted, Duration::ZERO, None) };
+        let lane = Lane { defers: false, patience: self.deadline, ..self.lane(wanted, Duration::ZERO, None) };
         let burst = Arc::new(self);
         burst.run([(lane, concurrency)]).await;
         let found = std::mem::take(&mut *burst.found());
@@ -148,7 +157,7 @@ impl Burst {
 
     fn lane(&self, order: Vec<(usize, Want)>, cycle: Duration, closes: Option<Instant>) -> Lane {
         let pace = Pace::of(order.len(), cycle);
-        Lane { order, next: AtomicUsize::new(0), pace, closes, defers: true }
+        Lane { order, next: AtomicUsize::new(0), pace, closes, defers: true, patience: PATIENCE }
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, Found> {
@@ -194,10 +203,11 @@ impl Burst {
             self.found().deferred.push((at, want));
             return;
         }
-        let contact = self.contacts.visit(entry, want, self.deadline, self.started).await;
+        let contact = self.contacts.visit(entry, want, lane.patience, self.deadline, self.started).await;
         {
             let mut found = self.found();
             found.samples.extend(contact.sample.map(|sample| (at, sample)));
+            found.more.extend(contact.more);
             found.news.extend(contact.news);
         }
         if let Some(told) = &self.told {

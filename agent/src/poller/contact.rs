@@ -14,7 +14,7 @@ use crate::poller::pace;
 use crate::store::InventoryMiner;
 use hashinsight_curtailment::Observation;
 use hashinsight_firmware::{
-    self as firmware, Device, DeviceError, Identified, Limits, Profiles, Reading, write_time,
+    self as firmware, Device, DeviceError, Heard, Identified, Limits, Profiles, Reading, write_time,
 };
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::device::{FactV1, PreStateV1};
@@ -23,9 +23,9 @@ use hashinsight_protocol::ids::MinerId;
 use hashinsight_protocol::limits::bounded_text;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1};
 use hashinsight_protocol::units::{Celsius, DurationMs};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// A device that answers well is recognised again after this long, and up to half as long again, so
 /// that a site's miners don't come due together.
@@ -48,6 +48,8 @@ pub enum Want {
 pub struct Contact {
     /// `None` when the device was not asked, because somebody else talks to it.
     pub sample: Option<SampleV1>,
+    /// Readings on the way: of its identification and its settings.
+    pub more: Vec<SampleV1>,
     /// The answer to [`Want::Prepared`].
     pub prepared: Option<Observation>,
     pub news: Vec<News>,
@@ -72,7 +74,13 @@ pub struct Contacts {
 }
 
 impl Contacts {
-    pub fn new(clock: Clock, profiles: Profiles, credentials: CredentialStore, api_port: u16, web_port: u16) -> Self {
+    pub fn new(
+        clock: Clock,
+        profiles: Profiles,
+        credentials: CredentialStore,
+        api_port: u16,
+        web_port: u16,
+    ) -> Self {
         Self { clock, profiles, credentials: RwLock::new(Arc::new(credentials)), api_port, web_port }
     }
 
@@ -84,24 +92,35 @@ impl Contacts {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(store);
     }
 
-    fn device(&self, state: &State) -> Device {
+    fn device(&self, state: &State, aside: &Aside) -> Device {
         let name = state.miner.credentials.as_deref();
         Device {
             ip: state.miner.ip,
             api_port: state.miner.api_port.unwrap_or(self.api_port),
             web_port: self.web_port,
             credentials: name.and_then(|name| self.credentials().get(name).cloned()),
+            heard: Some(aside.ear(&self.clock)),
         }
     }
 
     /// Reads a device, and its settings where they are wanted or a plan holds it. `started` is when the
-    /// burst began that the sample goes into.
-    pub async fn visit(&self, entry: &Entry, want: Want, deadline: Duration, started: MomentV1) -> Contact {
+    /// burst began that the sample goes into; `patience` is for others to end their contact.
+    pub async fn visit(
+        &self,
+        entry: &Entry,
+        want: Want,
+        patience: Duration,
+        deadline: Duration,
+        started: MomentV1,
+    ) -> Contact {
+        let gate = timeout(patience, entry.gate.lock()).await;
         let ends = Instant::now() + deadline;
-        let mut visit = Visit { contacts: self, entry, want, ends, deadline, news: Vec::new() };
-        let Ok(gate) = timeout_at(ends, entry.gate.lock()).await else {
-            let prepared = visit.failed_to_prepare("its connection is in use for another read or write", false);
-            return Contact { sample: None, prepared, news: visit.news };
+        let mut visit =
+            Visit { contacts: self, entry, want, ends, deadline, news: Vec::new(), aside: Aside::default() };
+        let Ok(gate) = gate else {
+            let prepared =
+                visit.failed_to_prepare("its connection is in use for another read or write", false);
+            return Contact { sample: None, more: Vec::new(), prepared, news: visit.news };
         };
         let (outcome, ended) = Box::pin(visit.run()).await;
         drop(gate);
@@ -113,16 +132,18 @@ impl Contacts {
         };
         let prepared = visit.settle(&mut state, outcome, ended);
         drop(state);
-        Contact { sample: Some(sample), prepared, news: visit.news }
+        let more = visit.aside.samples(entry.id, started);
+        Contact { sample: Some(sample), more, prepared, news: visit.news }
     }
 
-    /// Stops or wakes a device, once it has proven to be the miner.
+    /// Stops or wakes a device, once it has proven to be the miner. What is read on the way goes `aside`.
     pub async fn write(
         &self,
         entry: &Entry,
         wake: bool,
         pre: &PreStateV1,
         deadline: Duration,
+        aside: &Aside,
     ) -> (Observation, Vec<News>) {
         let mut news = Vec::new();
         let miner = entry.id;
@@ -138,7 +159,7 @@ impl Contacts {
         if entry.state().miner.out_of_service {
             return (failed("not sent: out of service".to_owned(), false), news);
         }
-        let device = self.device(&entry.state());
+        let device = self.device(&entry.state(), aside);
         let limits = Limits { deadline, max_reply: MAX_REPLY };
         let identified = match firmware::identify(&self.profiles, &device, &limits).await {
             Ok(identified) => identified,
@@ -190,12 +211,7 @@ impl Contacts {
     }
 
     /// Compares what a device says of itself with what is known of the miner.
-    fn recognise(
-        &self,
-        entry: &Entry,
-        identified: Identified,
-        news: &mut Vec<News>,
-    ) -> Result<(), Stranger> {
+    fn recognise(&self, entry: &Entry, identified: Identified, news: &mut Vec<News>) -> Result<(), Stranger> {
         let at = self.clock.now().boot;
         let seen = Known::of(&identified);
         let mut state = entry.state();
@@ -237,6 +253,30 @@ impl Contacts {
     }
 }
 
+/// Readings that came on the way to something else, each with its moment. They are kept as samples too.
+#[derive(Clone, Debug, Default)]
+pub struct Aside(Arc<Mutex<Vec<(MomentV1, Reading)>>>);
+
+impl Aside {
+    fn ear(&self, clock: &Clock) -> Heard {
+        let (kept, clock) = (self.clone(), clock.clone());
+        Heard::new(move |reading| kept.kept().push((clock.now(), reading)))
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<(MomentV1, Reading)>> {
+        // Each reading is put whole; a panic elsewhere leaves them good.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was kept, as samples of a burst that began at `started`.
+    pub fn samples(&self, miner: MinerId, started: MomentV1) -> Vec<SampleV1> {
+        let kept = std::mem::take(&mut *self.kept());
+        let each =
+            |(at, reading): (MomentV1, Reading)| sample(miner, at.boot.since(started.boot), &reading, None);
+        kept.into_iter().map(each).collect()
+    }
+}
+
 /// A device that is not, or not provably, the miner.
 struct Stranger {
     words: String,
@@ -256,6 +296,7 @@ struct Visit<'a> {
     ends: Instant,
     deadline: Duration,
     news: Vec<News>,
+    aside: Aside,
 }
 
 enum Outcome {
@@ -283,7 +324,7 @@ impl Visit<'_> {
         let (device, is_due, held) = {
             let state = self.entry.state();
             let due = self.want == Want::Prepared || is_recognition_due(&state, clock.now());
-            (self.contacts.device(&state), due, state.held)
+            (self.contacts.device(&state, &self.aside), due, state.held)
         };
         let mut unprepared = None;
         if is_due {
@@ -291,8 +332,11 @@ impl Visit<'_> {
                 Ok(identified) => match self.contacts.recognise(self.entry, identified, &mut self.news) {
                     Ok(()) => {}
                     Err(stranger) if stranger.is_other => {
-                        let failed =
-                            Outcome::Failed { poll: PollV1::OtherDevice, why: stranger.words, refuses: false };
+                        let failed = Outcome::Failed {
+                            poll: PollV1::OtherDevice,
+                            why: stranger.words,
+                            refuses: false,
+                        };
                         return (failed, clock.now());
                     }
                     Err(stranger) => unprepared = Some(stranger.words),
@@ -382,7 +426,10 @@ fn is_recognition_due(state: &State, now: MomentV1) -> bool {
 fn poll_of(error: &DeviceError) -> PollV1 {
     match error {
         DeviceError::Refused { .. } | DeviceError::Unreachable { .. } => PollV1::Refused,
-        DeviceError::Silent { .. } | DeviceError::Deadline { .. } => PollV1::TimedOut,
+        // A closed connection without a byte is no answer either.
+        DeviceError::Silent { .. } | DeviceError::Deadline { .. } | DeviceError::Empty { .. } => {
+            PollV1::TimedOut
+        }
         _ => PollV1::NotUnderstood,
     }
 }
@@ -435,6 +482,6 @@ mod tests {
         let silent = DeviceError::Silent { address: address.clone(), after: Duration::from_secs(5) };
         assert_eq!(poll_of(&silent), PollV1::TimedOut);
         assert_eq!(poll_of(&DeviceError::Refused { address: address.clone() }), PollV1::Refused);
-        assert_eq!(poll_of(&DeviceError::Empty { address }), PollV1::NotUnderstood);
+        assert_eq!(poll_of(&DeviceError::HttpInstead { address }), PollV1::NotUnderstood);
     }
 }

@@ -1,24 +1,17 @@
 //! The journal's file and its rules, without threads; [`super::journal`] says what they are.
 
+use super::InventoryMiner;
 use super::db::{self, Schema, StoreError};
-use super::document::{self, Opened, Taken, Verdict};
 use super::events::pack;
 use super::reserve::Reserve;
 use super::salvage;
 use super::sealer::{Sealer, fresh_epoch};
-use super::{InventoryMiner, Kept};
-use hashinsight_curtailment::{Change, HeldPlan, StopOrder};
+use hashinsight_curtailment::{Change, HeldPlan};
 use hashinsight_protocol::clock::MomentV1;
-use hashinsight_protocol::envelope::{Body, Envelope};
-use hashinsight_protocol::events::{
-    AgentStartedV1, AlarmKindV1, AlarmV1, DocumentHeldV1, EventV1, MinerGoneV1, OrderResultV1,
-};
+use hashinsight_protocol::events::{AgentStartedV1, AlarmKindV1, AlarmV1, EventV1, MinerGoneV1};
 use hashinsight_protocol::ids::{AgentId, Epoch, MinerId};
 use hashinsight_protocol::limits::bounded_text;
-use hashinsight_protocol::order::OrderV1;
-use hashinsight_protocol::plan::PlanV1;
-use hashinsight_protocol::presence::StreamStateV1;
-use hashinsight_protocol::topics::{Stream, Topic};
+use hashinsight_protocol::topics::Stream;
 use hashinsight_protocol::units::Millis;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
@@ -26,6 +19,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+mod plans;
+mod streams;
 
 pub(crate) const FILE: &str = "journal.db";
 const SCHEMA: Schema = Schema {
@@ -54,8 +50,6 @@ CREATE TABLE IF NOT EXISTS miners (id BLOB PRIMARY KEY, body TEXT NOT NULL) STRI
 };
 /// The streams that live here.
 pub(crate) const STREAMS: [Stream; 3] = [Stream::Events, Stream::Evidence, Stream::Audit];
-/// Results of orders that are kept; those that expired first are forgotten first.
-const ORDERS: u64 = 20_000;
 
 pub(crate) struct JournalFile {
     conn: Connection,
@@ -364,115 +358,6 @@ impl JournalFile {
         Ok(())
     }
 
-    /// The version of the document held; 0 for none.
-    pub fn document(&self) -> Result<u64, StoreError> {
-        Ok(self.conn.query_row("SELECT document FROM life", [], |row| row.get(0))?)
-    }
-
-    /// Stores a document whole, where it is newer.
-    pub fn store_document(&mut self, opened: &Opened, at: MomentV1) -> Result<Verdict, StoreError> {
-        if opened.version <= self.document()? {
-            return Ok(Verdict::NotNewer);
-        }
-        let mut opened = opened.clone();
-        let plans = document::merge(&self.plans, &mut opened, at);
-        let held = plans.iter().map(|h| (h.plan.id, h.plan.revision)).collect();
-        let mut events = vec![EventV1::Document(DocumentHeldV1 { version: opened.version, plans: held })];
-        events.extend(opened.refused.into_iter().map(EventV1::Refused));
-        self.write(|s| {
-            s.tx.execute("DELETE FROM plans", [])?;
-            for (place, held) in plans.iter().enumerate() {
-                put_plan(s.tx, place, held)?;
-            }
-            s.tx.execute("UPDATE life SET document = ?1", [opened.version])?;
-            s.append(Stream::Events, at, &events)
-        })?;
-        self.plans = plans;
-        self.show_plans();
-        Signals::bump(&self.signals.streams);
-        Ok(Verdict::Stored)
-    }
-
-    /// Takes an order once; a repeat tells what became of it.
-    pub fn take_order(&mut self, order: &OrderV1, at: MomentV1) -> Result<Taken, StoreError> {
-        if !document::is_kept(order) {
-            let outcome = document::apply(&mut self.plans, order, at);
-            self.show_plans();
-            return Ok(taken(outcome));
-        }
-        let place = self.plans.iter().position(|held| document::concerns(order) == Some(held.plan.id));
-        // The one plan that it may change, and none where it's not held.
-        let before: Vec<HeldPlan> = place.iter().map(|at| self.plans[*at].clone()).collect();
-        let mut after = before.clone();
-        let outcome = self.write(|s| {
-            after.clone_from(&before);
-            let sql = "SELECT taken, reason FROM orders WHERE id = ?1";
-            let known = s.tx.query_row(sql, [order.id.as_bytes()], |row| {
-                Ok(Taken { repeat: true, taken: row.get(0)?, reason: row.get(1)? })
-            });
-            let outcome = match known.optional()? {
-                Some(known) => known,
-                None => {
-                    let outcome = taken(document::apply(&mut after, order, at));
-                    let row = params![order.id.as_bytes(), order.expires.0, outcome.taken, outcome.reason];
-                    s.tx.execute("INSERT INTO orders VALUES (?1, ?2, ?3, ?4)", row)?;
-                    let surplus = "DELETE FROM orders WHERE id IN
-                        (SELECT id FROM orders ORDER BY expires DESC LIMIT -1 OFFSET ?1)";
-                    s.tx.execute(surplus, [ORDERS])?;
-                    for (place, held) in place.iter().zip(&after) {
-                        put_plan(s.tx, *place, held)?;
-                    }
-                    outcome
-                }
-            };
-            let (taken, reason) = (outcome.taken, bounded_text(&outcome.reason));
-            let event = EventV1::Order(OrderResultV1 { order: order.id, taken, reason });
-            s.append(Stream::Events, at, &[event])?;
-            Ok(outcome)
-        })?;
-        if outcome.taken
-            && !outcome.repeat
-            && let Some((place, held)) = place.zip(after.pop())
-        {
-            self.plans[place] = held;
-            self.show_plans();
-        }
-        Signals::bump(&self.signals.streams);
-        Ok(outcome)
-    }
-
-    /// The control plane has spoken: every lease runs anew.
-    pub fn contact(&mut self, at: MomentV1) {
-        for held in &mut self.plans {
-            held.lease_from = Some(at.boot);
-        }
-        self.show_plans();
-    }
-
-    fn show_plans(&self) {
-        self.signals.plans.send_replace(Arc::new(self.plans.clone()));
-    }
-
-    fn read_plans(&self) -> Result<Vec<HeldPlan>, StoreError> {
-        type Raw = (Vec<u8>, Option<String>, bool, String);
-        let sql = "SELECT body, stop, cancelled, released FROM plans ORDER BY place";
-        let mut statement = self.conn.prepare(sql)?;
-        let rows = statement
-            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?
-            .collect::<Result<Vec<Raw>, _>>()?;
-        rows.into_iter()
-            .map(|(body, stop, cancelled, released)| {
-                let stop = stop.map(|s| serde_json::from_str::<StopOrder>(&s)).transpose();
-                Ok(HeldPlan {
-                    stop: stop.map_err(unreadable("a stop"))?,
-                    cancelled,
-                    released: serde_json::from_str(&released).map_err(unreadable("a release"))?,
-                    ..HeldPlan::new(PlanV1::decode(&body)?)
-                })
-            })
-            .collect()
-    }
-
     fn read_data_version(&self) -> Result<i64, StoreError> {
         Ok(self.conn.pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
@@ -493,99 +378,6 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Batches with numbers above `after`, lowest first.
-    pub fn pending(
-        &self,
-        stream: Stream,
-        after: u64,
-        until: u64,
-        limit: usize,
-    ) -> Result<Vec<Kept>, StoreError> {
-        let sql = "SELECT seq, envelope FROM batches WHERE stream = ?1 AND seq > ?2 AND seq <= ?3
-            ORDER BY seq LIMIT ?4";
-        let until = i64::try_from(until).unwrap_or(i64::MAX);
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let rows = statement.query_map(params![stream.number(), after, until, limit], |row| {
-            Ok(Kept { seq: row.get(0)?, envelope: row.get(1)? })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// Deletes what the control plane has for good.
-    pub fn acked(&mut self, stream: Stream, epoch: Epoch, ranges: &[(u64, u64)]) -> Result<(), StoreError> {
-        if epoch != self.epoch {
-            return Ok(());
-        }
-        let highest = ranges.iter().map(|(_, last)| *last).max().unwrap_or(0);
-        let next = self.state(stream)?.next;
-        if highest >= next {
-            tracing::error!(
-                "this journal is older than what the control plane holds; going on under a new epoch"
-            );
-            return self.renew();
-        }
-        self.conn.pragma_update(None, "synchronous", "NORMAL")?;
-        let outcome = self.write(|s| {
-            for (first, last) in ranges {
-                let sql = "DELETE FROM batches WHERE stream = ?1 AND seq BETWEEN ?2 AND ?3";
-                s.tx.prepare_cached(sql)?.execute(params![stream.number(), first, last])?;
-            }
-            Ok(())
-        });
-        self.conn.pragma_update(None, "synchronous", "FULL")?;
-        outcome
-    }
-
-    pub fn state(&self, stream: Stream) -> Result<StreamStateV1, StoreError> {
-        let sql = "SELECT next FROM streams WHERE stream = ?1";
-        let next =
-            self.conn.prepare_cached(sql)?.query_row([stream.number()], |row| row.get(0)).optional()?;
-        let next = next.unwrap_or(1);
-        let sql = "SELECT min(seq) FROM batches WHERE stream = ?1";
-        let lowest: Option<u64> =
-            self.conn.prepare_cached(sql)?.query_row([stream.number()], |row| row.get(0))?;
-        let lowest = lowest.unwrap_or(next);
-        Ok(StreamStateV1 { stream: stream.number(), epoch: self.epoch, next, lowest })
-    }
-
-    /// A new epoch: all that is kept is sealed anew. What the control plane has already, it gets
-    /// again; an event says the same twice.
-    fn renew(&mut self) -> Result<(), StoreError> {
-        let (epoch, old_agent) = (fresh_epoch(), self.agent()?);
-        let agent = self.sealer.agent;
-        self.epoch = epoch;
-        let lost = self.write(|s| {
-            let mut lost = 0u64;
-            let kept: Vec<(u8, Vec<u8>)> =
-                s.tx.prepare("SELECT stream, envelope FROM batches ORDER BY stream, seq")?
-                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                    .collect::<Result<_, _>>()?;
-            s.tx.execute("DELETE FROM batches", [])?;
-            s.tx.execute("DELETE FROM streams", [])?;
-            for (stream, envelope) in &kept {
-                let opened = Stream::from_number(*stream).and_then(|stream| {
-                    Some((stream, Envelope::open(Topic::Up(old_agent, stream), envelope).ok()?))
-                });
-                match opened {
-                    Some((stream, opened)) => s.append_body(stream, opened.body)?,
-                    None => lost += 1,
-                }
-            }
-            let life = params![epoch.as_bytes(), agent.as_bytes()];
-            s.tx.execute("UPDATE life SET epoch = ?1, agent = ?2", life)?;
-            // A document is meant for one agent.
-            if old_agent != agent {
-                s.tx.execute("UPDATE life SET document = 0", [])?;
-            }
-            Ok(lost)
-        })?;
-        if lost > 0 {
-            tracing::error!(lost, "batches of the journal could not be read");
-        }
-        Signals::bump(&self.signals.streams);
-        Ok(())
-    }
-
     /// Says that something is wrong with the journal or was.
     pub fn alarm(&mut self, text: &str, at: MomentV1) -> Result<(), StoreError> {
         let alarm = AlarmV1 { kind: AlarmKindV1::Journal, miner: None, text: bounded_text(text) };
@@ -597,32 +389,10 @@ fn unreadable(what: &'static str) -> impl Fn(serde_json::Error) -> StoreError {
     move |error| StoreError::Unreadable { what, reason: error.to_string() }
 }
 
-fn taken(outcome: Result<(), String>) -> Taken {
-    match outcome {
-        Ok(()) => Taken { repeat: false, taken: true, reason: String::new() },
-        Err(reason) => Taken { repeat: false, taken: false, reason },
-    }
-}
-
 fn put_miner(tx: &Transaction<'_>, miner: &InventoryMiner) -> Result<(), StoreError> {
     let json = serde_json::to_string(miner).map_err(unreadable("a miner"))?;
     let sql = "INSERT OR REPLACE INTO miners VALUES (?1, ?2)";
     tx.prepare_cached(sql)?.execute(params![miner.id.as_bytes(), json])?;
-    Ok(())
-}
-
-fn put_plan(tx: &Transaction<'_>, place: usize, held: &HeldPlan) -> Result<(), StoreError> {
-    let stop = held.stop.as_ref().map(serde_json::to_string).transpose().map_err(unreadable("a stop"))?;
-    let released = serde_json::to_string(&held.released).map_err(unreadable("a release"))?;
-    let sql = "INSERT OR REPLACE INTO plans VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    tx.prepare_cached(sql)?.execute(params![
-        held.plan.id.as_bytes(),
-        place,
-        held.plan.encode()?,
-        stop,
-        held.cancelled,
-        released
-    ])?;
     Ok(())
 }
 

@@ -6,15 +6,18 @@ use super::groups::{Groups, chunks};
 use super::mark::{Held, Mark};
 use super::sealer::{Sealer, fresh_epoch};
 use hashinsight_protocol::clock::MomentV1;
-use hashinsight_protocol::envelope::{Body, Envelope, WireError};
-use hashinsight_protocol::events::{GapCauseV1, GapV1};
+use hashinsight_protocol::events::GapCauseV1;
 use hashinsight_protocol::ids::{AgentId, Epoch};
 use hashinsight_protocol::presence::StreamStateV1;
-use hashinsight_protocol::telemetry::{RosterV1, SampleV1, TelemetryV1};
-use hashinsight_protocol::topics::{Stream, Topic};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use std::collections::HashMap;
+use hashinsight_protocol::telemetry::SampleV1;
+use hashinsight_protocol::topics::Stream;
+use rusqlite::{Connection, OptionalExtension, params};
 use std::path::{Path, PathBuf};
+
+mod gaps;
+mod renewal;
+
+use gaps::{lost_file, put_gaps, runs};
 
 pub(crate) const FILE: &str = "telemetry.db";
 const SCHEMA: Schema = Schema {
@@ -286,60 +289,6 @@ impl TelemetryFile {
         Ok(())
     }
 
-    /// The control plane holds numbers that this file has not given yet: the disk was put back to an
-    /// earlier state. Goes on under a new epoch, with what has been stored since.
-    fn rewound(&mut self, at: MomentV1) -> Result<(), StoreError> {
-        tracing::error!("this outbox is older than what the control plane holds; going on under a new epoch");
-        self.renew(self.confirmed, at)
-    }
-
-    /// A new epoch. Batches from `keep_from` on are sealed anew, older ones are held already.
-    fn renew(&mut self, keep_from: u64, at: MomentV1) -> Result<(), StoreError> {
-        let (old_epoch, epoch, old_agent) = (self.epoch, fresh_epoch(), self.agent()?);
-        let tx = self.conn.transaction()?;
-        tx.execute("DELETE FROM batches WHERE seq < ?1", [keep_from])?;
-        // Out of the way of the new numbers.
-        tx.execute("UPDATE batches SET seq = -seq", [])?;
-        let mut keys: HashMap<u64, u64> = HashMap::new();
-        let mut orphans = Vec::new();
-        let mut seq = 1;
-        loop {
-            let sql = "SELECT -seq, cycle, polls, size, envelope FROM batches WHERE seq < 0 ORDER BY seq DESC LIMIT 1";
-            let read = |row: &rusqlite::Row<'_>| {
-                let envelope: Vec<u8> = row.get(4)?;
-                Ok((
-                    Row { seq: row.get(0)?, cycle: row.get(1)?, polls: row.get(2)?, size: row.get(3)? },
-                    envelope,
-                ))
-            };
-            let Some((row, envelope)) = tx.query_row(sql, [], read).optional()? else { break };
-            tx.execute("DELETE FROM batches WHERE seq = -?1", [row.seq])?;
-            let Some((group, body)) = moved(old_agent, &envelope, row.seq, seq, &mut keys) else {
-                orphans.push(row);
-                continue;
-            };
-            let envelope = self.sealer.seal(epoch, Stream::Telemetry, seq, &body)?;
-            tx.execute(
-                "INSERT INTO batches VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![seq, group, row.cycle, row.polls, envelope.len(), envelope],
-            )?;
-            seq += 1;
-        }
-        put_gaps(&tx, &runs(old_epoch, GapCauseV1::Corrupt, &orphans), at)?;
-        tx.execute(
-            "UPDATE life SET epoch = ?1, agent = ?2, next_seq = ?3, confirmed = 1",
-            params![epoch.as_bytes(), self.sealer.agent.as_bytes(), seq],
-        )?;
-        tx.commit()?;
-        let sums = "SELECT coalesce(sum(size), 0), coalesce(sum(polls), 0) FROM batches";
-        (self.bytes, self.polls) = self.conn.query_row(sums, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        self.epoch = epoch;
-        self.next_seq = seq;
-        self.confirmed = 1;
-        self.groups.clear();
-        self.write_mark()
-    }
-
     /// Lets the next burst start new groups, so that it can be sent before what is older.
     pub fn new_groups(&mut self) {
         self.groups.clear();
@@ -387,56 +336,6 @@ impl TelemetryFile {
         self.groups.forget(group);
         tracing::warn!(batches = rows.len(), "the outbox is full: its oldest group is dropped");
         Ok(true)
-    }
-
-    /// Gaps that the journal has not got yet, oldest first.
-    pub fn gaps(&self, limit: usize) -> Result<Vec<(u64, GapV1, MomentV1)>, StoreError> {
-        let unreadable =
-            |e: serde_json::Error| StoreError::Unreadable { what: "a gap", reason: e.to_string() };
-        let mut statement = self.conn.prepare_cached("SELECT id, gap, at FROM gaps ORDER BY id LIMIT ?1")?;
-        let rows = statement
-            .query_map([limit], |r| Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?)))?
-            .collect::<Result<Vec<_>, _>>()?;
-        rows.into_iter()
-            .map(|(id, gap, at)| {
-                let gap = serde_json::from_str(&gap).map_err(unreadable)?;
-                Ok((id, gap, serde_json::from_str(&at).map_err(unreadable)?))
-            })
-            .collect()
-    }
-
-    pub fn forget_gaps(&mut self, up_to: u64) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM gaps WHERE id <= ?1", [up_to])?;
-        Ok(())
-    }
-
-    fn add_gaps(&mut self, gaps: &[GapV1], at: MomentV1) -> Result<(), StoreError> {
-        let tx = self.conn.transaction()?;
-        put_gaps(&tx, gaps, at)?;
-        Ok(tx.commit()?)
-    }
-
-    /// Bursts that were begun and never committed are gone with the process that took them.
-    fn end_bursts(&mut self, at: MomentV1) -> Result<(), StoreError> {
-        let tx = self.conn.transaction()?;
-        let gap = |row: &rusqlite::Row<'_>| {
-            let cycle = row.get(0)?;
-            Ok(GapV1 {
-                epoch: self.epoch,
-                cause: GapCauseV1::BurstLost,
-                first_cycle: cycle,
-                last_cycle: cycle,
-                seqs: None,
-                polls: row.get(1)?,
-            })
-        };
-        let gaps: Vec<GapV1> = tx
-            .prepare("SELECT cycle, planned FROM bursts ORDER BY cycle")?
-            .query_map([], gap)?
-            .collect::<Result<_, _>>()?;
-        put_gaps(&tx, &gaps, at)?;
-        tx.execute("DELETE FROM bursts", [])?;
-        Ok(tx.commit()?)
     }
 
     fn held(&self) -> Result<Held, StoreError> {
@@ -489,71 +388,6 @@ impl TelemetryFile {
         self.next_cycle = next_cycle;
         self.add_gaps(&[lost_file(&Held { epoch, seqs, cycles, polls })], at)
     }
-}
-
-fn put_gaps(tx: &Transaction<'_>, gaps: &[GapV1], at: MomentV1) -> Result<(), StoreError> {
-    let json = |e: serde_json::Error| StoreError::Unreadable { what: "a gap", reason: e.to_string() };
-    let at = serde_json::to_string(&at).map_err(json)?;
-    for gap in gaps {
-        let gap = serde_json::to_string(gap).map_err(json)?;
-        tx.prepare_cached("INSERT INTO gaps (gap, at) VALUES (?1, ?2)")?.execute(params![gap, at])?;
-    }
-    Ok(())
-}
-
-fn lost_file(held: &Held) -> GapV1 {
-    GapV1 {
-        epoch: held.epoch,
-        cause: GapCauseV1::Corrupt,
-        first_cycle: held.cycles.0,
-        last_cycle: held.cycles.1,
-        seqs: held.seqs,
-        polls: held.polls,
-    }
-}
-
-/// One gap for each run of numbers without a hole. `rows` are in the order of their numbers.
-fn runs(epoch: Epoch, cause: GapCauseV1, rows: &[Row]) -> Vec<GapV1> {
-    rows.chunk_by(|a, b| a.seq + 1 == b.seq)
-        .filter_map(|run| {
-            let (first, last) = (run.first()?, run.last()?);
-            Some(GapV1 {
-                epoch,
-                cause,
-                first_cycle: run.iter().map(|r| r.cycle).min()?,
-                last_cycle: run.iter().map(|r| r.cycle).max()?,
-                seqs: Some((first.seq, last.seq)),
-                polls: run.iter().map(|r| r.polls).sum(),
-            })
-        })
-        .collect()
-}
-
-/// The body of a batch under its new number, and its group's new number. `None` where its key isn't
-/// among those that move: it can't be read without it.
-fn moved(
-    agent: AgentId,
-    envelope: &[u8],
-    old: u64,
-    new: u64,
-    keys: &mut HashMap<u64, u64>,
-) -> Option<(u64, Vec<u8>)> {
-    let decode = || -> Result<TelemetryV1, WireError> {
-        TelemetryV1::decode(Envelope::open(Topic::Up(agent, Stream::Telemetry), envelope)?.body)
-    };
-    let mut batch = decode().ok()?;
-    let group = match &mut batch.roster {
-        RosterV1::Own(_) => {
-            keys.insert(old, new);
-            new
-        }
-        // The key's checksum is that of its body, which doesn't change.
-        RosterV1::Key { seq, .. } => {
-            *seq = *keys.get(seq)?;
-            *seq
-        }
-    };
-    Some((group, batch.encode().ok()?))
 }
 
 #[cfg(test)]

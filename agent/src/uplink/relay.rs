@@ -36,6 +36,8 @@ pub enum LinkError {
     Silent { broker: String },
     #[error("the broker's TLS is not accepted: {0}")]
     Tls(io::Error),
+    #[error("the broker at {broker} ends the connection in the TLS handshake: {source}")]
+    Handshake { broker: String, source: io::Error },
     #[error("the agent's certificate or key cannot be used: {0}")]
     Certificate(rustls::Error),
     #[error("the broker's name is not a host name: {0}")]
@@ -94,8 +96,13 @@ pub(crate) async fn open(identity: &Identity, clock: &Clock, data_dir: &Path) ->
     let tcp = tcp.map_err(|source| LinkError::Connect { broker: broker.clone(), source })?;
     // Small packets both ways: without this each waits for the other side's delayed ACK.
     tcp.set_nodelay(true).map_err(|source| LinkError::Connect { broker: broker.clone(), source })?;
-    let mut broker_side =
-        timeout(HANDSHAKE, tls.connect(name, tcp)).await.map_err(silent)?.map_err(LinkError::Tls)?;
+    let refused = |source: io::Error| match source.kind() {
+        // What rustls itself has to say.
+        io::ErrorKind::InvalidData => LinkError::Tls(source),
+        _ => LinkError::Handshake { broker: broker.clone(), source },
+    };
+    let handshake = timeout(HANDSHAKE, tls.connect(name, tcp)).await.map_err(silent)?;
+    let mut broker_side = handshake.map_err(refused)?;
     let (listener, socket, folder) = listen(data_dir)?;
     let trouble = Arc::new(Mutex::new(None));
     let task = tokio::spawn({

@@ -14,11 +14,10 @@ use hashinsight_protocol::signing::SigningKey;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1};
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};
 use hashinsight_protocol::units::DurationMs;
-use std::time::Instant;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The agent's end of a connection without a broker.
 struct FakeWire {

@@ -5,7 +5,7 @@ use crate::counters::{Counters, Ledger, one};
 use crate::crowd::Crowd;
 use crate::door;
 use crate::limits::DoorLimits;
-use crate::router::{Gone, Router};
+use crate::router::{Gone, Router, thread};
 use crate::tls::Gate;
 use bytes::Bytes;
 use hashinsight_protocol::ids::AgentId;
@@ -17,7 +17,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
@@ -214,7 +214,11 @@ async fn supervise(shared: Arc<Shared>, up: mpsc::Sender<Up>) {
                 () = shared.stop.cancelled() => return,
                 () = tokio::time::sleep(REBUILD_PAUSE) => {}
             }
-            match start_router(&shared.limits, &up, &shared.ledger).await {
+            let next = tokio::select! {
+                () = shared.stop.cancelled() => return,
+                next = start_router(&shared.limits, &up, &shared.ledger) => next,
+            };
+            match next {
                 Ok(next) => {
                     hand_over(&shared, &router, &next).await;
                     shared.router.send_replace(Some(next));
@@ -252,6 +256,13 @@ async fn start_router(
 ) -> Result<Arc<Router>, BrokerError> {
     let number = ROUTERS.fetch_add(1, Relaxed);
     let (limits, up, ledger) = (limits.clone(), up.clone(), ledger.clone());
-    let started = tokio::task::spawn_blocking(move || Router::start(number, &limits, up, ledger)).await;
-    started.map_err(|e| BrokerError::Router(e.to_string()))?.map(Arc::new)
+    let deadline = limits.ping_deadline;
+    let (started, ready) = oneshot::channel();
+    // Not on the runtime's own threads: its end would wait for a router that never answers.
+    thread("door-start", move || drop(started.send(Router::start(number, &limits, up, ledger))))?;
+    match tokio::time::timeout(deadline, ready).await {
+        Ok(Ok(router)) => router.map(Arc::new),
+        Ok(Err(_)) => Err(BrokerError::Router("it panicked".to_owned())),
+        Err(_) => Err(BrokerError::Router("it does not answer".to_owned())),
+    }
 }

@@ -41,6 +41,7 @@ mod packets;
 mod router;
 mod rules;
 mod session;
+mod threads;
 mod tls;
 
 pub use agents::SendError;

@@ -15,25 +15,20 @@
 //! thread idles, without links, until the process ends.
 
 use crate::broker::{BrokerError, Up};
-use crate::counters::{Ledger, add, one};
+use crate::counters::Ledger;
 use crate::limits::DoorLimits;
+use crate::threads::{feed, receive, taken, watch_over};
 use bytes::Bytes;
 use hashinsight_protocol::ids::AgentId;
-use hashinsight_protocol::topics::{Stream, Topic, UP_FILTER, down_filter};
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
+use hashinsight_protocol::topics::{Stream, Topic, UP_FILTER};
+use rumqttd::local::{LinkBuilder, LinkError, LinkRx};
 use rumqttd::{Forward, Notification, RouterConfig, SegmentConfig};
 use std::collections::HashMap;
-use std::pin::pin;
-use std::sync::mpsc::{Receiver as StopRx, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
 
 /// Upward messages share one ring of so many segments of so many bytes. A segment takes messages until
 /// it has reached its size, so all but the oldest segment are surely kept.
@@ -50,7 +45,7 @@ pub(crate) const DOWN_WINDOW_MESSAGES: usize = 32;
 /// Commands that wait for the router.
 const COMMANDS: usize = 1024;
 /// A topic inside the router that no agent can name.
-const PING: &str = "/door/ping";
+pub(crate) const PING: &str = "/door/ping";
 
 /// A message's size as the router's rings count it.
 pub(crate) fn message_size(topic: usize, payload: usize) -> usize {
@@ -61,7 +56,7 @@ pub(crate) fn message_size(topic: usize, payload: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gone;
 
-enum Command {
+pub(crate) enum Command {
     Attach {
         agent: AgentId,
         ready: oneshot::Sender<(u64, LinkRx)>,
@@ -87,7 +82,7 @@ enum Command {
 }
 
 /// The newest will of each agent that the control plane has not got; `None` once they were taken away.
-type Wills = Arc<Mutex<Option<HashMap<AgentId, Bytes>>>>;
+pub(crate) type Wills = Arc<Mutex<Option<HashMap<AgentId, Bytes>>>>;
 
 #[derive(Debug)]
 pub(crate) struct Router {
@@ -276,11 +271,11 @@ impl LinkSender {
 }
 
 // Every change under these locks is whole, so a poisoned one is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), BrokerError> {
+pub(crate) fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), BrokerError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map(drop).map_err(BrokerError::Threads)
 }
 
@@ -327,179 +322,6 @@ async fn deliver(mut receiver: LinkRx, out: &mpsc::Sender<Delivery>) {
         };
         if gone {
             return;
-        }
-    }
-}
-
-/// The only one who sends into the router, in the order of the commands. Ends when the router does, or
-/// when nobody is left to give commands.
-fn feed(
-    build: impl Fn(&str, Option<String>) -> Result<Option<(LinkTx, LinkRx)>, Gone>,
-    mut control: LinkTx,
-    mut commands: mpsc::Receiver<Command>,
-) {
-    let mut links: HashMap<u64, LinkTx> = HashMap::new();
-    let mut next = 0;
-    while let Some(command) = commands.blocking_recv() {
-        let sent = match command {
-            Command::Attach { agent, ready } => match build("door", Some(agent.to_string())) {
-                Ok(Some((mut sender, receiver))) => {
-                    next += 1;
-                    match ready.send((next, receiver)) {
-                        Ok(()) => {
-                            links.insert(next, sender);
-                            Ok(())
-                        }
-                        Err(_) => detach(&mut sender),
-                    }
-                }
-                // Dropping `ready` says so.
-                Ok(None) => Ok(()),
-                Err(gone) => Err(gone),
-            },
-            Command::Subscribe { link, agent } => match links.get_mut(&link) {
-                Some(link) => taken(link.subscribe(down_filter(agent))),
-                None => Ok(()),
-            },
-            Command::Detach { link } => match links.remove(&link) {
-                Some(mut link) => detach(&mut link),
-                None => Ok(()),
-            },
-            Command::Up { link, topic, payload, credit } => {
-                let sender = match link {
-                    Some(link) => links.get_mut(&link),
-                    None => Some(&mut control),
-                };
-                match sender {
-                    Some(sender) => {
-                        // Comes back when the control plane has taken the message.
-                        credit.forget();
-                        taken(sender.publish(topic.to_string(), payload))
-                    }
-                    None => Ok(()),
-                }
-            }
-            Command::Down { topic, payload } => taken(control.publish(topic.to_string(), payload)),
-        };
-        if sent.is_err() {
-            return;
-        }
-    }
-    for link in links.values_mut().chain([&mut control]) {
-        if detach(link).is_err() {
-            return;
-        }
-    }
-}
-
-/// What a link says of a packet: it knows no failure but the router's end.
-fn taken(sent: Result<usize, LinkError>) -> Result<(), Gone> {
-    sent.map(drop).map_err(|_| Gone)
-}
-
-/// Takes a link out of the router: dropping it would not.
-fn detach(link: &mut LinkTx) -> Result<(), Gone> {
-    let reason_code = DisconnectReasonCode::NormalDisconnection;
-    let mut sending = pin!(link.send(Packet::Disconnect(Disconnect { reason_code }, None)));
-    // The future is one in name only: it blocks where the router's channel is full and never yields.
-    match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(sent) => taken(sent),
-        Poll::Pending => Err(Gone),
-    }
-}
-
-/// Hands what agents published to the control plane, and waits where that is slow.
-fn receive(
-    mut receiver: LinkRx,
-    up: &mpsc::Sender<Up>,
-    credit: &Semaphore,
-    wills: &Mutex<Option<HashMap<AgentId, Bytes>>>,
-    ledger: &Ledger,
-) {
-    loop {
-        match receiver.recv() {
-            Ok(Some(Notification::Forward(Forward { publish, .. }))) => {
-                let size = message_size(publish.topic.len(), publish.payload.len());
-                let topic = std::str::from_utf8(&publish.topic).ok().and_then(Topic::parse);
-                match topic {
-                    Some(Topic::Up(agent, stream)) => {
-                        let payload = publish.payload;
-                        if up.blocking_send(Up { agent, stream, payload: payload.clone() }).is_err() {
-                            return;
-                        }
-                        one(&ledger.up_messages);
-                        add(&ledger.up_bytes, payload.len());
-                        if stream == Stream::Presence
-                            && let Some(wills) = lock(wills).as_mut()
-                            && wills.get(&agent) == Some(&payload)
-                        {
-                            wills.remove(&agent);
-                        }
-                    }
-                    _ => error!(topic = ?publish.topic, "the router delivered what nobody may publish"),
-                }
-                credit.add_permits(size);
-            }
-            Ok(Some(Notification::Unschedule)) => {
-                if receiver.ready().is_err() {
-                    return;
-                }
-            }
-            Ok(_) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Returns when a ping was not back in time, or when `stop` is dropped.
-fn watch_over(
-    pinger: &mut LinkTx,
-    mut pings: LinkRx,
-    stop: &StopRx<()>,
-    every: Duration,
-    deadline: Duration,
-) {
-    let mut number = 0u64;
-    loop {
-        match stop.recv_timeout(every) {
-            Err(RecvTimeoutError::Timeout) => {}
-            _ => {
-                let _ = detach(pinger);
-                return;
-            }
-        }
-        number += 1;
-        let ping = number.to_be_bytes();
-        let until = Instant::now() + deadline;
-        // A ping that found the router's channel full never arrives, so it is sent again and again.
-        while !ping_once(pinger, &mut pings, &ping, deadline / 10) {
-            if Instant::now() >= until {
-                warn!("a ping did not come back through the router");
-                return;
-            }
-            // A dead router answers at once that it is gone.
-            std::thread::sleep(Duration::from_millis(1).max(deadline / 100));
-        }
-    }
-}
-
-/// Sends a ping, without blocking, and waits for it; false when it did not come back.
-fn ping_once(pinger: &mut LinkTx, pings: &mut LinkRx, ping: &[u8], deadline: Duration) -> bool {
-    // What is wrong here shows when nothing is received.
-    let _ = pinger.try_publish(PING, ping.to_vec());
-    let until = (Instant::now() + deadline).into_std();
-    loop {
-        match pings.recv_deadline(until) {
-            Ok(Some(Notification::Forward(Forward { publish, .. }))) if publish.payload[..] == *ping => {
-                return true;
-            }
-            Ok(Some(Notification::Unschedule)) => {
-                if pings.ready().is_err() {
-                    return false;
-                }
-            }
-            Ok(_) => {}
-            Err(_) => return false,
         }
     }
 }

@@ -4,6 +4,9 @@ unit-minutes = { $n } min
 unit-hours = { $n } h
 unit-days = { $n } d
 
+# After an age.
+age-ago = ago
+
 # Navigation
 nav-skip = Skip to content
 nav-main = Main navigation
@@ -28,7 +31,7 @@ login-title = Sign in
 login-name = User name
 login-password = Password
 login-submit = Sign in
-login-help = Forgotten your password? Whoever runs this server can give you a new one-time password: hashinsight admin user password NAME
+login-help = Forgotten your password? Whoever runs this server can give you a new one-time password:
 password-title = Set a new password
 password-first = Your password was made for you and works once. Choose your own: at least 12 characters. A few words in a row are good.
 password-again = At least 12 characters. A few words in a row are good. Everywhere else you will be signed out.

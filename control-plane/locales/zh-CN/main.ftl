@@ -4,6 +4,9 @@ unit-minutes = { $n } 分钟
 unit-hours = { $n } 小时
 unit-days = { $n } 天
 
+# 时长之后
+age-ago = 前
+
 # 导航
 nav-skip = 跳到正文
 nav-main = 主导航
@@ -28,7 +31,7 @@ login-title = 登录
 login-name = 用户名
 login-password = 密码
 login-submit = 登录
-login-help = 忘记密码？服务器管理员可为您生成新的一次性密码：hashinsight admin user password 用户名
+login-help = 忘记密码？服务器管理员可为您生成新的一次性密码：
 password-title = 设置新密码
 password-first = 当前密码由系统生成，仅可使用一次。请设置您自己的密码：至少 12 个字符，几个词连在一起即可。
 password-again = 至少 12 个字符，几个词连在一起即可。您在其他设备上的登录将全部退出。
@@ -55,7 +58,7 @@ site-no-miners-how = 代理尚未上报任何矿机。请在网关上查看其�
 agents-none = 无
 agents-online = 已连接 { $online } / { $all }
 agent-online = 已连接
-agent-away = 未连接，最后在线于
+agent-away = 未连接，最后在线
 agent-never = 从未连接
 agent-clock = 时钟不可靠
 
@@ -95,7 +98,7 @@ column-efficiency = J/TH
 column-hottest = 最高温度
 column-fans = 风扇
 column-uptime = 运行时间
-column-age = 更新于
+column-age = 读数时长
 column-answering = 有应答
 column-agents = 代理
 

@@ -18,7 +18,8 @@ use hashinsight_protocol::limits;
 use hashinsight_protocol::units::{DurationMs, Millis};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKey, PublicKeyData as _, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKey, PublicKeyData as _,
+    SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject as _;
@@ -168,7 +169,8 @@ impl Authority {
 
     fn stored_server(&self, folder: &Path, host: &str, now: Millis) -> Result<Option<ServerIdentity>> {
         let pem = files::read_text(folder, SERVER_CERTIFICATE)?;
-        let Some(certificate) = pem.and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok()) else {
+        let Some(certificate) = pem.and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok())
+        else {
             return Ok(None);
         };
         let Ok(key) = read_key(folder, SERVER_KEY) else { return Ok(None) };
@@ -197,8 +199,7 @@ impl Authority {
     pub fn issue(&self, request: &Request, agent: AgentId, now: Millis) -> Result<Issued> {
         let id = agent.to_string();
         let mut params = CertificateParams::default();
-        params.distinguished_name =
-            name(&[(DnType::OrganizationName, &id), (DnType::CommonName, &id)]);
+        params.distinguished_name = name(&[(DnType::OrganizationName, &id), (DnType::CommonName, &id)]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let (params, not_after) = leaf(params, now, AGENT_LIVES);
         let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();

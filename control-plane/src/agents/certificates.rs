@@ -140,7 +140,11 @@ impl Gate for Directory {
         let held = inside.certificates.get(&certificate.fingerprint);
         match (known, held) {
             (Some(known), Some((of, revoked))) if *of == agent => {
-                if known.revoked || *revoked { Admission::Revoked } else { Admission::Admit }
+                if known.revoked || *revoked {
+                    Admission::Revoked
+                } else {
+                    Admission::Admit
+                }
             }
             _ => Admission::Unknown,
         }

@@ -3,7 +3,8 @@
 //! Every connection of an agent has a session number, which its hello and its will carry: a will of
 //! another session than the present one is late and changes nothing. The number rises; one that falls
 //! comes from a restored disk and counts as well, since its sender holds the agent's key.
-//! Presence is a cache of what the wire said: after a restart everybody is away until heard of.
+//! Presence is a cache of what the wire said: after a restart everybody is away until heard of, and
+//! whoever is not connected any more is away, should its will be lost.
 
 use crate::args;
 use crate::error::Result;
@@ -38,7 +39,8 @@ pub async fn hello(tx: &mut Tx, agent: AgentId, hello: &HelloV1, now: Millis) ->
         args![agent, hello.session, now, skew, state, hello.document],
     )
     .await?;
-    tx.execute("update agents set version = $2 where id = $1", args![agent, bounded_text(&hello.version)]).await?;
+    tx.execute("update agents set version = $2 where id = $1", args![agent, bounded_text(&hello.version)])
+        .await?;
     Ok(())
 }
 
@@ -53,8 +55,15 @@ pub async fn left(db: &Db, agent: AgentId, session: u64) -> Result<bool> {
     Ok(changed > 0)
 }
 
-/// An agent lost its access.
-pub async fn cut(db: &Db, agent: AgentId) -> Result<()> {
+/// The agents that are said to be there.
+pub async fn online(db: &Db) -> Result<Vec<AgentId>> {
+    let agents: Vec<(AgentId,)> =
+        db.fetch_all("select agent_id from agent_presence where online = 1", args![]).await?;
+    Ok(agents.into_iter().map(|(agent,)| agent).collect())
+}
+
+/// An agent is not connected, whatever its session was.
+pub async fn away(db: &Db, agent: AgentId) -> Result<()> {
     db.execute("update agent_presence set online = 0 where agent_id = $1", args![agent]).await?;
     Ok(())
 }

@@ -133,7 +133,9 @@ mod tests {
         let site = SiteId::from_random([1; 16]);
         let hour = DurationMs::from_minutes(60);
         assert!(create(db, &authority, site, "owner", hour, NOW).await.is_err(), "no such site");
-        db.execute("insert into sites (id, name, created_at) values ($1, 'A', $2)", args![site, NOW]).await.unwrap();
+        db.execute("insert into sites (id, name, created_at) values ($1, 'A', $2)", args![site, NOW])
+            .await
+            .unwrap();
         let token = create(db, &authority, site, "owner", hour, NOW).await.unwrap();
         assert!(create(db, &authority, site, "owner", DurationMs(LONGEST.0 + 1), NOW).await.is_err());
         let agent = AgentId::from_random([2; 16]);

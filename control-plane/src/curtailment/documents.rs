@@ -12,7 +12,6 @@ use crate::store::Tx;
 use crate::{args, row};
 use hashinsight_protocol::document::{DesiredDocumentV1, SignedPartV1};
 use hashinsight_protocol::enrolment::hex;
-use hashinsight_protocol::envelope::Body as _;
 use hashinsight_protocol::ids::{AgentId, OrderId, PlanId};
 use hashinsight_protocol::order::{CommandV1, OrderV1};
 use hashinsight_protocol::topics::Down;

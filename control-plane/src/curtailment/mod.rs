@@ -28,6 +28,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+/// Why a plan expired that waited for approval, as its history keeps it.
+pub const NOT_APPROVED: &str = "nobody approved it in time";
+
 /// From one look at all open plans to the next.
 const EVERY: DurationMs = DurationMs::from_secs(5);
 
@@ -57,8 +60,7 @@ async fn reconcile(app: &App) -> Result<()> {
             let mut tx = app.stores.business.begin().await?;
             let plan = store::plan_in(&mut tx, plan.id).await?;
             if plan.state == PlanState::Pending {
-                let why = "nobody approved it in time";
-                store::change_state(&mut tx, &plan, PlanState::Expired, now, "hashinsight", why).await?;
+                store::change_state(&mut tx, &plan, PlanState::Expired, now, "hashinsight", NOT_APPROVED).await?;
                 tx.commit().await?;
                 app.live.changed(plan.site);
             }

@@ -9,6 +9,10 @@ use hashinsight_protocol::ids::{AgentId, MinerId, PlanId, SiteId};
 use hashinsight_protocol::units::{Hashrate, Millis, Watts};
 use std::collections::BTreeMap;
 
+/// Why a plan's history has a line for a stop by hand.
+pub const STOPPED: &str = "stopped by hand";
+pub const STOPPED_BY_FORCE: &str = "stopped by hand, dwell times broken";
+
 row! {
     struct PlanRow {
         id: PlanId,
@@ -192,7 +196,7 @@ pub async fn mark_stopped(tx: &mut Tx, plan: &StoredPlan, at: Millis, who: &str,
         args![plan.id, who, at, force],
     )
     .await?;
-    let why = if force { "stopped by hand, dwell times broken" } else { "stopped by hand" };
+    let why = if force { STOPPED_BY_FORCE } else { STOPPED };
     history(tx, plan.id, plan.state, at, who, why).await
 }
 

@@ -70,7 +70,8 @@ impl Fleet {
                 return Ok(Arc::clone(&kept.view));
             }
         }
-        let view = Arc::new(View::load(app, site).await?);
+        let before = kept.as_ref().map(|kept| Arc::clone(&kept.view));
+        let view = Arc::new(View::load(app, site, before.as_deref()).await?);
         *kept = Some(Kept { view: Arc::clone(&view), loaded: now, number });
         Ok(view)
     }

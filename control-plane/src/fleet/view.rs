@@ -14,6 +14,8 @@ use hashinsight_protocol::ids::{AgentId, MinerId};
 use hashinsight_protocol::telemetry::PollV1;
 use hashinsight_protocol::units::{Celsius, DurationMs, Hashrate, JoulesPerTerahash, Millis, Watts};
 use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// A clock that is wrong by less is not corrected: the difference may be the way's.
 const SKEW_MS: i64 = 2000;
@@ -44,26 +46,9 @@ impl Agent {
 }
 
 row! {
-    struct MinerRow {
-        id: MinerId,
-        agent: AgentId,
-        firmware: Option<String>,
-        model: Option<String>,
-        version: Option<String>,
-        serial: Option<String>,
-        mac: Option<String>,
-        weak_identity: bool,
-        rack: Option<String>,
-        position: Option<String>,
-        customer: Option<String>,
-        out_of_service: bool,
-        protected: bool,
-    }
-}
-
-row! {
     struct LatestRow {
         miner: MinerId,
+        received_at: Millis,
         at: Millis,
         poll: String,
         answered_at: Option<Millis>,
@@ -79,22 +64,31 @@ row! {
     }
 }
 
-/// One miner and what it last said.
+row! {
+    /// What is known of a miner whether it answers or not.
+    #[derive(Clone, Debug)]
+    pub struct Inventory {
+        pub id: MinerId,
+        pub agent: AgentId,
+        pub firmware: Option<String>,
+        pub model: Option<String>,
+        pub version: Option<String>,
+        pub serial: Option<String>,
+        pub mac: Option<String>,
+        pub weak_identity: bool,
+        pub rack: Option<String>,
+        pub position: Option<String>,
+        pub customer: Option<String>,
+        pub out_of_service: bool,
+        pub protected: bool,
+    }
+}
+
+/// One miner and what it last said; reads as its inventory too.
 #[derive(Clone, Debug)]
 pub struct Miner {
-    pub id: MinerId,
-    pub agent: AgentId,
-    pub firmware: Option<String>,
-    pub model: Option<String>,
-    pub version: Option<String>,
-    pub serial: Option<String>,
-    pub mac: Option<String>,
-    pub weak_identity: bool,
-    pub rack: Option<String>,
-    pub position: Option<String>,
-    pub customer: Option<String>,
-    pub out_of_service: bool,
-    pub protected: bool,
+    /// Shared between one view of a site and the next.
+    inventory: Arc<Inventory>,
     /// A plan holds it.
     pub held: bool,
     /// Last poll, and last answer; on our clock.
@@ -111,6 +105,13 @@ pub struct Miner {
     pub fan_min: Option<u32>,
     pub fan_max: Option<u32>,
     pub uptime: Option<DurationMs>,
+}
+
+impl Deref for Miner {
+    type Target = Inventory;
+    fn deref(&self) -> &Inventory {
+        &self.inventory
+    }
 }
 
 impl Miner {
@@ -152,97 +153,123 @@ pub struct View {
     pub agents: Vec<Agent>,
     /// By rack and position.
     pub miners: Vec<Miner>,
+    /// What the inventory looked like: as long as it does, it is not read again.
+    inventory: Signature,
+    /// When the newest word in the view was received.
+    received: Millis,
+    /// When all of it was last read, changed or not.
+    whole: Millis,
 }
+
+/// How many miners, how many gone, and the newest word of any of them.
+type Signature = (i64, i64, Option<Millis>);
+
+/// Everything is read anew this often, whatever it looks like.
+const WHOLE: DurationMs = DurationMs::from_secs(60);
+/// Ingest commits in the order of arrival, but for this much; what is later than that waits for [`WHOLE`].
+const DISORDER: DurationMs = DurationMs::from_secs(2);
 
 const AGENTS: &str = "select a.id, a.hostname, a.version, p.online, p.seen_at, p.clock_skew_ms, p.clock_state, \
      p.document_held from agents a left join agent_presence p on p.agent_id = a.id \
      where a.site_id = $1 and a.revoked_at is null order by a.hostname, a.id";
 
+const SIGNATURE: &str = "select count(*), count(gone_at), max(seen_at) from miners where site_id = $1";
+
 const MINERS: &str = "select id, agent_id, firmware, model, version, serial, mac, weak_identity, rack, position, \
      customer, out_of_service, protected from miners where site_id = $1 and gone_at is null";
 
-const LATEST: &str = "select miner_id, at, poll, answered_at, hashrate_hs, power_w, power_source, hottest_c, \
-     fan_max, fan_min, uptime_ms, is_mining, mode from latest where agent_id = $1";
+const LATEST: &str = "select miner_id, received_at, at, poll, answered_at, hashrate_hs, power_w, power_source, hottest_c, \
+     fan_max, fan_min, uptime_ms, is_mining, mode from latest where agent_id = $1 and received_at >= $2";
 
 const HELD: &str = "select distinct t.miner_id from targets t join plans p on p.id = t.plan_id \
      where p.site_id = $1 and p.state in ('approved', 'executing', 'executed', 'recovering', \
      'completed_with_failures') and t.state in ('stopping', 'curtailed', 'drifted', 'waking', 'restore_failed')";
 
 impl View {
+    /// Reads a site; of what a view from `before` holds, only what has changed since.
+    ///
     /// # Errors
     /// A database fails.
-    pub async fn load(app: &App, site: Site) -> Result<Self> {
+    pub async fn load(app: &App, site: Site, before: Option<&Self>) -> Result<Self> {
         let business = &app.stores.business;
+        let now = app.clock.now();
         let agents: Vec<Agent> = business.fetch_all(AGENTS, args![site.id]).await?;
-        let rows: Vec<MinerRow> = business.fetch_all(MINERS, args![site.id]).await?;
+        let inventory: Signature = business.fetch_one(SIGNATURE, args![site.id]).await?;
+        let before = before.filter(|b| b.inventory == inventory && b.whole <= now && now.since(b.whole) < WHOLE);
+        let (mut miners, mut received, whole) = match before {
+            Some(before) => (before.miners.clone(), before.received, before.whole),
+            None => {
+                let rows = business.fetch_all(MINERS, args![site.id]).await?;
+                (in_order(rows), Millis(0), now)
+            }
+        };
+        let since = Millis(received.0 - DISORDER.0 as i64);
         let held: Vec<(MinerId,)> = business.fetch_all(HELD, args![site.id]).await?;
         let held: HashSet<_> = held.into_iter().map(|(miner,)| miner).collect();
-        let owners: HashSet<_> = rows.iter().map(|row| row.agent).collect();
-        let mut latest = HashMap::with_capacity(rows.len());
+        let owners: HashSet<_> = miners.iter().map(|miner| miner.agent).collect();
+        let mut latest = HashMap::new();
         for agent in owners {
             let skew = agents.iter().find(|a| a.id == agent).and_then(|a| a.clock_skew_ms).unwrap_or(0);
             let skew = if skew.abs() < SKEW_MS { 0 } else { skew };
-            let rows: Vec<LatestRow> = app.stores.telemetry.fetch_all(LATEST, args![agent]).await?;
+            let rows: Vec<LatestRow> = app.stores.telemetry.fetch_all(LATEST, args![agent, since]).await?;
+            received = received.max(rows.iter().map(|row| row.received_at).max().unwrap_or_default());
             latest.extend(rows.into_iter().map(|row| ((agent, row.miner), (row, skew))));
         }
-        let mut miners: Vec<_> = rows
-            .into_iter()
-            .map(|row| miner(latest.remove(&(row.agent, row.id)), held.contains(&row.id), row))
-            .collect();
-        miners.sort_by_cached_key(|m| {
-            let place = |text: &Option<String>| text.as_deref().map(natural::key);
-            // Who stands nowhere comes last.
-            (m.rack.is_none(), place(&m.rack), place(&m.position), m.id)
-        });
-        Ok(Self { site, agents, miners })
+        for miner in &mut miners {
+            miner.held = held.contains(&miner.id);
+            if let Some((latest, skew)) = latest.get(&(miner.agent, miner.id)) {
+                miner.read(latest, *skew);
+            }
+        }
+        Ok(Self { site, agents, miners, inventory, received, whole })
     }
 }
 
-fn miner(latest: Option<(LatestRow, i64)>, held: bool, row: MinerRow) -> Miner {
-    let mut miner = Miner {
-        id: row.id,
-        agent: row.agent,
-        firmware: row.firmware,
-        model: row.model,
-        version: row.version,
-        serial: row.serial,
-        mac: row.mac,
-        weak_identity: row.weak_identity,
-        rack: row.rack,
-        position: row.position,
-        customer: row.customer,
-        out_of_service: row.out_of_service,
-        protected: row.protected,
-        held,
-        at: None,
-        answered_at: None,
-        poll: None,
-        mode: None,
-        is_mining: None,
-        hashrate: None,
-        power: None,
-        power_is_modelled: false,
-        hottest: None,
-        fan_min: None,
-        fan_max: None,
-        uptime: None,
-    };
-    if let Some((latest, skew)) = latest {
-        let ours = |at: Millis| Millis(at.0.saturating_sub(skew));
-        miner.at = Some(ours(latest.at));
-        miner.answered_at = latest.answered_at.map(ours);
-        miner.poll = poll(&latest.poll);
-        miner.mode = latest.mode.as_deref().and_then(mode);
-        miner.is_mining = latest.is_mining;
-        miner.hashrate = latest.hashrate;
-        miner.power = latest.power;
-        miner.power_is_modelled = latest.power_source.as_deref() == Some("model");
-        miner.hottest = latest.hottest;
-        miner.fan_min = latest.fan_min;
-        miner.fan_max = latest.fan_max;
-        miner.uptime = latest.uptime;
+fn in_order(mut rows: Vec<Inventory>) -> Vec<Miner> {
+    rows.sort_by_cached_key(|m| {
+        let place = |text: &Option<String>| text.as_deref().map(natural::key);
+        // Who stands nowhere comes last.
+        (m.rack.is_none(), place(&m.rack), place(&m.position), m.id)
+    });
+    rows.into_iter().map(Miner::silent).collect()
+}
+
+impl Miner {
+    /// A miner that has said nothing yet.
+    fn silent(inventory: Inventory) -> Self {
+        Self {
+            inventory: Arc::new(inventory),
+            held: false,
+            at: None,
+            answered_at: None,
+            poll: None,
+            mode: None,
+            is_mining: None,
+            hashrate: None,
+            power: None,
+            power_is_modelled: false,
+            hottest: None,
+            fan_min: None,
+            fan_max: None,
+            uptime: None,
+        }
     }
-    miner
+
+    fn read(&mut self, latest: &LatestRow, skew: i64) {
+        let ours = |at: Millis| Millis(at.0.saturating_sub(skew));
+        self.at = Some(ours(latest.at));
+        self.answered_at = latest.answered_at.map(ours);
+        self.poll = poll(&latest.poll);
+        self.mode = latest.mode.as_deref().and_then(mode);
+        self.is_mining = latest.is_mining;
+        self.hashrate = latest.hashrate;
+        self.power = latest.power;
+        self.power_is_modelled = latest.power_source.as_deref() == Some("model");
+        self.hottest = latest.hottest;
+        self.fan_min = latest.fan_min;
+        self.fan_max = latest.fan_max;
+        self.uptime = latest.uptime;
+    }
 }
 
 /// A poll's end by its stored name. A match, since a site has thousands of them a second.

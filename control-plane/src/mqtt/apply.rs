@@ -16,9 +16,7 @@ use crate::telemetry::latest::name;
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::enrolment::hex;
 use hashinsight_protocol::envelope::tag_of;
-use hashinsight_protocol::events::{
-    DocumentHeldV1, EventV1, MinerGoneV1, MinerSeenV1, OrderResultV1,
-};
+use hashinsight_protocol::events::{DocumentHeldV1, EventV1, MinerGoneV1, MinerSeenV1, OrderResultV1};
 use hashinsight_protocol::evidence::{DispatchStepV1, TargetStepV1};
 use hashinsight_protocol::ids::{AgentId, Epoch, MinerId, PlanId, SiteId};
 use hashinsight_protocol::units::{Millis, Watts};
@@ -109,7 +107,13 @@ pub async fn apply(tx: &mut Tx, origin: &Origin, event: &Event, effects: &mut Ef
 }
 
 /// Lists an event for people to see.
-async fn list(tx: &mut Tx, origin: &Origin, at: MomentV1, kind: &str, body: &impl serde::Serialize) -> Result<()> {
+async fn list(
+    tx: &mut Tx,
+    origin: &Origin,
+    at: MomentV1,
+    kind: &str,
+    body: &impl serde::Serialize,
+) -> Result<()> {
     let body = serde_json::to_string(body)?;
     tx.execute(
         "insert into agent_events (agent_id, kind, at, received_at, body) values ($1, $2, $3, $4, $5)",
@@ -250,7 +254,8 @@ async fn keep(
     Ok(())
 }
 
-const DISPATCH: &str = "insert into dispatches (plan_id, agent_id, interval_number, state, target_w, reached_w, targets,
+const DISPATCH: &str =
+    "insert into dispatches (plan_id, agent_id, interval_number, state, target_w, reached_w, targets,
          forced, why, at, epoch, place)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
      on conflict (plan_id, agent_id, interval_number) do update set state = excluded.state,
@@ -297,7 +302,8 @@ async fn dispatch(
     Ok(())
 }
 
-const TARGET: &str = "insert into targets (plan_id, interval_number, miner_id, agent_id, state, accepted, mode, effect,
+const TARGET: &str =
+    "insert into targets (plan_id, interval_number, miner_id, agent_id, state, accepted, mode, effect,
          power_before_w, power_now_w, hashrate_now_hs, pre_state, why, at, epoch, place)
      select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
      where not exists (select 1 from miners m where m.id = $3 and m.agent_id <> $4)

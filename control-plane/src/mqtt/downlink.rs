@@ -15,9 +15,9 @@ use crate::agents::presence;
 use crate::error::{Error, Result};
 use crate::random;
 use crate::store::Tx;
+use crate::telemetry::gaps;
 use crate::telemetry::ledger::{self, StreamKey};
 use crate::telemetry::once::Ledgers;
-use crate::telemetry::gaps;
 use crate::{App, args, row};
 use bytes::Bytes;
 use hashinsight_broker::{Broker, SendError};
@@ -52,7 +52,8 @@ pub fn next_version(own: u64, reported: u64) -> u64 {
 
 /// Sends a message that is not kept; false when the agent is away or slow.
 pub fn send<B: Body>(app: &App, broker: &Broker, agent: AgentId, kind: Down, body: &B) -> bool {
-    let sealed = body.encode().map_err(Error::internal).and_then(|body| app.agents.seal(agent, kind, 0, &body));
+    let sealed =
+        body.encode().map_err(Error::internal).and_then(|body| app.agents.seal(agent, kind, 0, &body));
     match sealed {
         Ok(sealed) => try_send(broker, agent, kind, sealed.into()),
         Err(error) => {
@@ -80,10 +81,18 @@ fn try_send(broker: &Broker, agent: AgentId, kind: Down, sealed: Bytes) -> bool 
 ///
 /// # Errors
 /// A database fails.
-pub async fn welcome(app: &App, broker: &Broker, agent: AgentId, hello: &HelloV1, received: Millis) -> Result<()> {
+pub async fn welcome(
+    app: &App,
+    broker: &Broker,
+    agent: AgentId,
+    hello: &HelloV1,
+    received: Millis,
+) -> Result<()> {
     let mut held = Vec::new();
     for state in &hello.streams {
-        let Some(stream) = Stream::from_number(state.stream).filter(|s| Stream::KEPT.contains(s)) else { continue };
+        let Some(stream) = Stream::from_number(state.stream).filter(|s| Stream::KEPT.contains(s)) else {
+            continue;
+        };
         let key = StreamKey { agent, epoch: state.epoch, stream };
         let db = if stream == Stream::Telemetry { &app.stores.telemetry } else { &app.stores.business };
         let lowest = state.lowest.min(state.next);
@@ -153,7 +162,8 @@ async fn issue_above(app: &App, tx: &mut Tx, agent: AgentId, reported: u64) -> R
     }
     let (content, parts) = match row {
         Some(row) => {
-            let envelope = Envelope::open(Topic::Down(agent, Down::Desired), &row.envelope).map_err(Error::internal)?;
+            let envelope =
+                Envelope::open(Topic::Down(agent, Down::Desired), &row.envelope).map_err(Error::internal)?;
             (row.content_hash, DesiredDocumentV1::decode(envelope.body).map_err(Error::internal)?.parts)
         }
         // The database knows of no plan of this agent.

@@ -20,11 +20,11 @@ use crate::error::{Error, Result};
 use crate::row;
 use crate::store::Db;
 use crate::telemetry::batches::{self, Batch};
+use crate::telemetry::gaps;
 use crate::telemetry::keys::Keys;
 use crate::telemetry::ledger::StreamKey;
 use crate::telemetry::once::{Acks, Arrived, Ledgers};
 use crate::telemetry::parked::{self, Why};
-use crate::telemetry::gaps;
 use hashinsight_broker::{Broker, Up};
 use hashinsight_protocol::events::EventV1;
 use hashinsight_protocol::ids::{AgentId, Epoch};
@@ -64,7 +64,7 @@ impl Ingest {
     /// Goes on until the broker ends.
     ///
     /// # Errors
-    /// None for what a message says or a database does; only for a bug.
+    /// None: what a message says or a database does is logged.
     pub async fn run(mut self, mut up: mpsc::Receiver<Up>) -> Result<()> {
         if let Err(error) = self.retry_parked().await {
             tracing::error!(error = error.chain(), "Parked batches could not be looked at.");
@@ -77,12 +77,12 @@ impl Ingest {
                 bytes += next.payload.len();
                 group.push(next);
             }
-            self.take(group).await?;
+            self.take(group).await;
         }
         Ok(())
     }
 
-    async fn take(&mut self, group: Vec<Up>) -> Result<()> {
+    async fn take(&mut self, group: Vec<Up>) {
         let received_at = self.app.clock.now();
         let known: Vec<_> = group
             .into_iter()
@@ -95,7 +95,14 @@ impl Ingest {
             known.into_iter().map(open).collect::<Vec<_>>()
         };
         // Signatures take 50 µs each: not on a thread that serves connections.
-        let opened = tokio::task::spawn_blocking(open).await.map_err(Error::internal)?;
+        let opened = match tokio::task::spawn_blocking(open).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                // A bug that a message brought to light; it must not take the others with it for ever.
+                tracing::error!(%error, "A group of messages could not be opened; it is dropped unacknowledged.");
+                return;
+            }
+        };
 
         let (mut telemetry, mut events, mut words) = (Vec::new(), Vec::new(), Vec::new());
         for (agent, stream, message) in opened {
@@ -113,7 +120,6 @@ impl Ingest {
         for (agent, word) in words {
             self.take_word(agent, word, received_at).await;
         }
-        Ok(())
     }
 
     async fn take_telemetry(&mut self, batches: &[Batch]) {
@@ -208,8 +214,12 @@ impl Ingest {
 
     async fn take_word(&mut self, agent: AgentId, word: Presence, received_at: Millis) {
         let done = match word {
-            Presence::Hello(hello) => downlink::welcome(&self.app, &self.broker, agent, &hello, received_at).await,
-            Presence::Left(session) => presence::left(&self.app.stores.business, agent, session).await.map(|_| ()),
+            Presence::Hello(hello) => {
+                downlink::welcome(&self.app, &self.broker, agent, &hello, received_at).await
+            }
+            Presence::Left(session) => {
+                presence::left(&self.app.stores.business, agent, session).await.map(|_| ())
+            }
         };
         match done {
             Ok(()) => self.changed(agent),
@@ -283,9 +293,12 @@ impl Ingest {
                 let rows: Vec<ParkedRow> =
                     db.fetch_all(PARKED, args![agent, epoch, stream, seq, checksum]).await?;
                 let Some(last) = rows.last() else { break };
-                after = (last.agent.to_string(), last.epoch.to_string(), last.stream, last.seq, last.checksum);
+                after =
+                    (last.agent.to_string(), last.epoch.to_string(), last.stream, last.seq, last.checksum);
                 for row in rows {
-                    let Some(stream) = Stream::from_number(row.stream).filter(|s| stream_is(*s)) else { continue };
+                    let Some(stream) = Stream::from_number(row.stream).filter(|s| stream_is(*s)) else {
+                        continue;
+                    };
                     self.retry(&db, stream, row).await?;
                 }
             }

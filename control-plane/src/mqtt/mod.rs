@@ -17,6 +17,8 @@ use crate::App;
 use crate::agents::{certificates, presence};
 use crate::error::{Error, Kind, Result};
 use hashinsight_broker::{Broker, DoorLimits, Settings, server_tls};
+use hashinsight_protocol::ids::AgentId;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -37,7 +39,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationT
     // The broker binds by itself; the address was held until here.
     let listen = app.addresses.mqtt;
     drop(listener);
-    let settings = Settings { listen, limits: DoorLimits { up_queue: ingest::MOST, ..DoorLimits::default() } };
+    let settings =
+        Settings { listen, limits: DoorLimits { up_queue: ingest::MOST, ..DoorLimits::default() } };
     let gate = Arc::clone(&app.agents.directory);
     let (broker, up) = Broker::start(settings, tls, gate).await.map_err(failed)?;
 
@@ -56,14 +59,13 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationT
     outcome
 }
 
-/// Cuts off who was revoked, and notes who was heard.
+/// Cuts off who was revoked, and notes who is there.
 async fn keep_in_step(
     app: Arc<App>,
     broker: Broker,
     heard: Arc<Heard>,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let db = &app.stores.business;
     let mut turns = tokio::time::interval(certificates::EVERY.into());
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -72,24 +74,46 @@ async fn keep_in_step(
             _ = turns.tick() => {}
         }
         let turn = async {
-            for agent in app.agents.directory.refresh(db, app.clock.now()).await? {
-                broker.cut(agent);
-                presence::cut(db, agent).await?;
-                if let Some(known) = app.agents.directory.known(agent) {
-                    app.live.changed(known.site);
-                }
-                tracing::warn!(%agent, "An agent's access was taken away.");
-            }
-            let agents = heard.due();
-            if !agents.is_empty() {
-                let mut tx = db.begin().await?;
-                presence::seen(&mut tx, agents, app.clock.now()).await?;
-                tx.commit().await?;
-            }
-            Ok::<_, Error>(())
+            cut_off_revoked(&app, &broker).await?;
+            note_presence(&app, &broker, &heard).await
         };
         if let Err(error) = turn.await {
             tracing::error!(error = error.chain(), "The agents' access could not be looked up.");
         }
     }
+}
+
+async fn cut_off_revoked(app: &App, broker: &Broker) -> Result<()> {
+    let db = &app.stores.business;
+    for agent in app.agents.directory.refresh(db, app.clock.now()).await? {
+        broker.cut(agent);
+        tracing::warn!(%agent, "An agent's access was taken away.");
+        away(app, agent).await?;
+    }
+    Ok(())
+}
+
+async fn note_presence(app: &App, broker: &Broker, heard: &Heard) -> Result<()> {
+    let db = &app.stores.business;
+    // First who is said to be there, then who is: one that comes meanwhile is not mistaken.
+    let said = presence::online(db).await?;
+    let connected: HashSet<AgentId> = broker.connected().into_iter().collect();
+    for agent in said.into_iter().filter(|agent| !connected.contains(agent)) {
+        away(app, agent).await?;
+    }
+    let agents = heard.due();
+    if !agents.is_empty() {
+        let mut tx = db.begin().await?;
+        presence::seen(&mut tx, agents, app.clock.now()).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+async fn away(app: &App, agent: AgentId) -> Result<()> {
+    presence::away(&app.stores.business, agent).await?;
+    if let Some(known) = app.agents.directory.known(agent) {
+        app.live.changed(known.site);
+    }
+    Ok(())
 }

@@ -56,7 +56,13 @@ pub async fn store(
                 "insert into event_batches (agent_id, epoch, stream, seq, checksum, received_at, envelope)
                  values ($1, $2, $3, $4, $5, $6, $7) on conflict (agent_id, epoch, stream, seq) do nothing",
                 args![
-                    agent, epoch, stream.number(), batch.seq, batch.checksum, batch.received_at, &batch.envelope[..]
+                    agent,
+                    epoch,
+                    stream.number(),
+                    batch.seq,
+                    batch.checksum,
+                    batch.received_at,
+                    &batch.envelope[..]
                 ],
             )
             .await?;

@@ -211,7 +211,8 @@ async fn an_agent_speaks_of_its_own_alone() {
     store(&db, &[batch(2, Stream::Events, 1, vec![raw(&seen("A"))])]).await;
     // The other agent has no share of the plan, and the miner is not its own.
     let steps = vec![raw(&step(DispatchStateV1::Completed)), raw(&target(TargetStateV1::Restored, true))];
-    store(&db, &[batch(3, Stream::Evidence, 1, steps), batch(3, Stream::Events, 1, vec![raw(&seen("B"))])]).await;
+    store(&db, &[batch(3, Stream::Evidence, 1, steps), batch(3, Stream::Events, 1, vec![raw(&seen("B"))])])
+        .await;
     assert_eq!(number(&db, "select count(*) from dispatches").await, 0);
     assert_eq!(number(&db, "select count(*) from targets").await, 0);
     assert_eq!(text(&db, "select rack from miners").await, "A");

@@ -84,7 +84,14 @@ pub fn open(up: &Up, known: &Known, received_at: Millis) -> Result<Message, Wire
         Stream::Presence => presence(envelope.body).map(Message::Presence),
         Stream::Telemetry => {
             let body = batches::read(envelope.body);
-            Ok(Message::Telemetry(Arrived { key, seq, checksum, received_at, envelope: envelope_bytes, body }))
+            Ok(Message::Telemetry(Arrived {
+                key,
+                seq,
+                checksum,
+                received_at,
+                envelope: envelope_bytes,
+                body,
+            }))
         }
         Stream::Events | Stream::Evidence | Stream::Audit => {
             let body = events(envelope.body);
@@ -112,7 +119,6 @@ fn presence(body: &[u8]) -> Result<Presence, WireError> {
         tag => Err(WireError::UnknownTag { what: "a word of presence", tag }),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -62,6 +62,11 @@ impl Db {
     /// # Errors
     /// The file can't be opened or is no database.
     pub async fn open_sqlite(file: &Path) -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // Made here, so that nobody else reads it whatever the folder allows; SQLite gives the same
+        // rights to the files beside it.
+        let made = std::fs::File::options().create(true).append(true).mode(0o600).open(file);
+        drop(made.map_err(|e| cannot_open(file, sqlx::Error::Io(e)))?);
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)

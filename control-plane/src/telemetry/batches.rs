@@ -72,7 +72,8 @@ pub fn read(body: &[u8]) -> Result<TelemetryV1, Why> {
 /// # Errors
 /// The database fails.
 pub async fn store(tx: &mut Tx, keys: &mut Keys, batches: &[Batch]) -> Result<Stored> {
-    let mut work = Work { keys, ledgers: Ledgers::default(), latest: Latest::default(), rollups: Rollups::default() };
+    let mut work =
+        Work { keys, ledgers: Ledgers::default(), latest: Latest::default(), rollups: Rollups::default() };
     let mut agents = BTreeSet::new();
     let mut queue: VecDeque<_> = batches.iter().map(|batch| (Cow::Borrowed(batch), false)).collect();
     while let Some((batch, was_parked)) = queue.pop_front() {
@@ -155,7 +156,13 @@ impl Work<'_> {
         }
     }
 
-    async fn key(&mut self, tx: &mut Tx, batch: &Batch, seq: u64, checksum: u32) -> Result<Option<Arc<KeyBatch>>> {
+    async fn key(
+        &mut self,
+        tx: &mut Tx,
+        batch: &Batch,
+        seq: u64,
+        checksum: u32,
+    ) -> Result<Option<Arc<KeyBatch>>> {
         let key = self.keys.find_in(tx, name(batch.key, seq, checksum)).await?;
         if key.is_none() {
             if self.ledgers.holds(tx, batch.key, seq).await? {

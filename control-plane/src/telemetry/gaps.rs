@@ -37,7 +37,13 @@ pub async fn record(tx: &mut Tx, gaps: &[(AgentId, GapV1, Millis)], received_at:
 
 /// Gives up the numbers below `lowest`, the lowest that the agent still keeps, that are not here.
 /// True when there were some.
-pub async fn give_up_below(tx: &mut Tx, agent: AgentId, epoch: Epoch, lowest: u64, now: Millis) -> Result<bool> {
+pub async fn give_up_below(
+    tx: &mut Tx,
+    agent: AgentId,
+    epoch: Epoch,
+    lowest: u64,
+    now: Millis,
+) -> Result<bool> {
     let key = StreamKey { agent, epoch, stream: Stream::Telemetry };
     let mut ledgers = Ledgers::default();
     let holes = ledgers.holes(tx, key, lowest).await?;

@@ -22,8 +22,19 @@ static UPSERTS: [(usize, LazyLock<String>); 3] = [
 
 /// What was said with the last answer, as against how the last poll ended.
 const ANSWER: [&str; 13] = [
-    "answered_at", "hashrate_hs", "power_w", "power_source", "hottest_c", "fan_max", "fan_min", "accepted",
-    "rejected", "uptime_ms", "is_mining", "mode", "warnings",
+    "answered_at",
+    "hashrate_hs",
+    "power_w",
+    "power_source",
+    "hottest_c",
+    "fan_max",
+    "fan_min",
+    "accepted",
+    "rejected",
+    "uptime_ms",
+    "is_mining",
+    "mode",
+    "warnings",
 ];
 
 /// The newest of each miner in a group of batches.
@@ -119,7 +130,10 @@ pub fn name<T: serde::Serialize>(value: T) -> String {
 
 fn upsert(rows: usize) -> String {
     let columns = 5 + ANSWER.len();
-    let mut sql = format!("insert into latest (agent_id, miner_id, at, received_at, poll, {}) values ", ANSWER.join(", "));
+    let mut sql = format!(
+        "insert into latest (agent_id, miner_id, at, received_at, poll, {}) values ",
+        ANSWER.join(", ")
+    );
     for row in 0..rows {
         let places: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
         let comma = if row == 0 { "" } else { ", " };
@@ -128,12 +142,17 @@ fn upsert(rows: usize) -> String {
     }
     sql.push_str(" on conflict (agent_id, miner_id) do update set ");
     for column in ["received_at", "poll"] {
-        let _ = write!(sql, "{column} = case when excluded.at > latest.at then excluded.{column} else latest.{column} end, ");
+        let _ = write!(
+            sql,
+            "{column} = case when excluded.at > latest.at then excluded.{column} else latest.{column} end, "
+        );
     }
-    let answer_is_newer =
-        "excluded.answered_at is not null and (latest.answered_at is null or excluded.answered_at > latest.answered_at)";
+    let answer_is_newer = "excluded.answered_at is not null and (latest.answered_at is null or excluded.answered_at > latest.answered_at)";
     for column in ANSWER {
-        let _ = write!(sql, "{column} = case when {answer_is_newer} then excluded.{column} else latest.{column} end, ");
+        let _ = write!(
+            sql,
+            "{column} = case when {answer_is_newer} then excluded.{column} else latest.{column} end, "
+        );
     }
     let _ = write!(
         sql,
@@ -153,6 +172,9 @@ mod tests {
 
     type Seen = (Millis, String, Option<Millis>, Option<Hashrate>);
 
+    /// Time and outcome of the last poll, and the last answer.
+    type Twin = (i64, bool, Option<(i64, u32)>);
+
     fn sample(miner: u8, answered: Option<u32>) -> SampleV1 {
         let poll = if answered.is_some() { PollV1::Answered } else { PollV1::TimedOut };
         let mut sample = SampleV1::empty(MinerId::from_random([miner; 16]), DurationMs::ZERO, poll);
@@ -164,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let db = Stores::open(folder.path()).await.unwrap().telemetry;
         let agent = AgentId::from_random([1; 16]);
-        let mut expect: HashMap<u8, (i64, bool, Option<(i64, u32)>)> = HashMap::new();
+        let mut expect: HashMap<u8, Twin> = HashMap::new();
         for group in groups {
             let mut latest = Latest::default();
             for (miner, at, answered) in group {
@@ -186,7 +208,10 @@ mod tests {
         for (miner, (at, answered, last)) in expect {
             let id = MinerId::from_random([miner; 16]);
             let row: Seen = db
-                .fetch_one("select at, poll, answered_at, hashrate_hs from latest where miner_id = $1", args![id])
+                .fetch_one(
+                    "select at, poll, answered_at, hashrate_hs from latest where miner_id = $1",
+                    args![id],
+                )
                 .await
                 .unwrap();
             let poll = if answered { "answered" } else { "timed_out" };

@@ -169,11 +169,12 @@ impl Open {
             )
             .await?;
         let Some((up_to,)) = up_to else {
-            let (files,): (u64,) = tx
-                .fetch_one("select count(*) from ledger where agent_id = $1", args![key.agent])
-                .await?;
+            let (files,): (u64,) =
+                tx.fetch_one("select count(*) from ledger where agent_id = $1", args![key.agent]).await?;
             // Four streams have a row each.
-            return Ok((files < EPOCHS * 4).then(|| Self { stored: Ledger::default(), now: Ledger::default() }));
+            return Ok(
+                (files < EPOCHS * 4).then(|| Self { stored: Ledger::default(), now: Ledger::default() })
+            );
         };
         let ahead: Vec<(u64, u64)> = tx
             .fetch_all(

@@ -11,6 +11,7 @@ use crate::store::Tx;
 use bytes::Bytes;
 use hashinsight_protocol::units::Millis;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// A verified batch on its way into a database.
 #[derive(Clone, Debug)]
@@ -69,11 +70,11 @@ pub type Acks = Vec<(StreamKey, Vec<(u64, u64)>)>;
 
 impl Ledgers {
     async fn ledger(&mut self, tx: &mut Tx, key: StreamKey) -> Result<Option<&mut Open>> {
-        if !self.open.contains_key(&key) {
-            let open = Open::load(tx, key).await?;
-            self.open.insert(key, open);
-        }
-        Ok(self.open.get_mut(&key).and_then(Option::as_mut))
+        let open = match self.open.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Open::load(tx, key).await?),
+        };
+        Ok(open.as_mut())
     }
 
     /// Whether a number is stored, parked for good or given up.

@@ -88,7 +88,15 @@ pub async fn park(
                              received_at, envelope)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         args![
-            key.agent, key.epoch, stream, seq, checksum, reason, quarantined, waits_for, received_at,
+            key.agent,
+            key.epoch,
+            stream,
+            seq,
+            checksum,
+            reason,
+            quarantined,
+            waits_for,
+            received_at,
             envelope
         ],
     )

@@ -83,7 +83,8 @@ pub fn ndjson(app: Arc<App>, site: SiteId, range: Range) -> HttpBody {
         if let Err(error) = write(&app, site, range, &lines).await {
             tracing::error!(error = error.chain(), %site, "An export of readings ended early.");
             // The reader may be gone, then nobody needs to know.
-            let _ = lines.send(Err(std::io::Error::other("the readings could not be read to their end"))).await;
+            let _ =
+                lines.send(Err(std::io::Error::other("the readings could not be read to their end"))).await;
         }
     });
     HttpBody::from_stream(futures_util::stream::unfold(pages, |mut pages| async {
@@ -91,7 +92,12 @@ pub fn ndjson(app: Arc<App>, site: SiteId, range: Range) -> HttpBody {
     }))
 }
 
-async fn write(app: &App, site: SiteId, range: Range, lines: &mpsc::Sender<std::io::Result<Bytes>>) -> Result<()> {
+async fn write(
+    app: &App,
+    site: SiteId,
+    range: Range,
+    lines: &mpsc::Sender<std::io::Result<Bytes>>,
+) -> Result<()> {
     let agents: Vec<(AgentId,)> = app
         .stores
         .business

@@ -69,8 +69,7 @@ mod tests {
         assert_eq!(bucket(Millis(300_000)), Millis(300_000));
         assert_eq!(bucket(Millis(-1)), Millis(-300_000));
         let agent = AgentId::from_random([1; 16]);
-        let mut sample =
-            SampleV1::empty(MinerId::from_random([2; 16]), DurationMs::ZERO, PollV1::Answered);
+        let mut sample = SampleV1::empty(MinerId::from_random([2; 16]), DurationMs::ZERO, PollV1::Answered);
         sample.power = Watts::new(3000.0);
         let mut rollups = Rollups::default();
         for at in [0, 60_000, 299_999, 300_000] {

@@ -109,7 +109,8 @@ fn answer(
     with_retry(error, (status, html(&ErrorPage { page, status: status.as_u16(), text })).into_response())
 }
 
-fn with_retry(error: &Error, mut response: Response) -> Response {
+/// Says when to try again, where the error does.
+pub fn with_retry(error: &Error, mut response: Response) -> Response {
     if let Kind::TooMany(wait) = error.kind()
         && let Ok(value) = HeaderValue::from_str(&wait.0.div_ceil(1000).to_string())
     {

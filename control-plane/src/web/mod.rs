@@ -14,6 +14,7 @@ pub mod routes;
 pub mod server;
 pub mod session;
 pub mod sse;
+pub mod when;
 #[cfg(test)]
 mod tests;
 

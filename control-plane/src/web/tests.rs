@@ -16,6 +16,8 @@ use hashinsight_protocol::units::{DurationMs, Millis};
 use std::sync::Arc;
 use tower::ServiceExt as _;
 
+mod plans;
+
 const NOW: Millis = Millis(1_790_000_000_000);
 const PASSWORD: &str = "four words in a row";
 

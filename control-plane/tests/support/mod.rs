@@ -65,7 +65,8 @@ impl Plane {
         let stores = Stores::open(folder.path()).await.unwrap();
         let app = App::open(config, addresses, Clock::system(), stores).await.unwrap();
         let site = SiteId::from_random([1; 16]);
-        let insert = "insert into sites (id, name, created_at) values ($1, 'Test', $2) on conflict (id) do nothing";
+        let insert =
+            "insert into sites (id, name, created_at) values ($1, 'Test', $2) on conflict (id) do nothing";
         app.stores.business.execute(insert, args![site, app.clock.now()]).await.unwrap();
         let stop = CancellationToken::new();
         let mut parts = JoinSet::new();
@@ -211,7 +212,8 @@ impl Agent {
     pub async fn connect(&self, plane: &Plane, session: u64) -> Option<Line> {
         // rumqttc speaks plain TCP to a relay, which speaks TLS to the door.
         let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut options = MqttOptions::new(self.id.to_string(), "127.0.0.1", relay.local_addr().unwrap().port());
+        let mut options =
+            MqttOptions::new(self.id.to_string(), "127.0.0.1", relay.local_addr().unwrap().port());
         options.set_max_packet_size(limits::PACKET_BYTES, limits::PACKET_BYTES);
         options.set_keep_alive(Duration::from_secs(5));
         let will = self.seal(Stream::Presence, 0, &WillV1 { session }.encode().unwrap());
@@ -221,9 +223,20 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Ok((mut near, _)) = relay.accept().await else { return };
-            let Ok(far) = TcpStream::connect(door).await else { return };
-            let name = ServerName::try_from("localhost").unwrap();
-            let Ok(mut far) = tls.connect(name, far).await else { return };
+            let mut far = None;
+            for _ in 0..40 {
+                let name = ServerName::try_from("localhost").unwrap();
+                match TcpStream::connect(door).await {
+                    Ok(stream) => far = tls.connect(name, stream).await.ok(),
+                    Err(_) => far = None,
+                }
+                if far.is_some() {
+                    break;
+                }
+                // A server that has just started may not be ready.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let Some(mut far) = far else { return };
             let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
         });
         let (client, mut events) = AsyncClient::new(options, 64);
@@ -241,7 +254,9 @@ impl Agent {
                         let _ = ready.take().unwrap().send(());
                     }
                     Event::Incoming(Packet::Publish(publish)) => {
-                        let Some(Topic::Down(of, kind)) = Topic::parse(&publish.topic) else { panic!("a topic") };
+                        let Some(Topic::Down(of, kind)) = Topic::parse(&publish.topic) else {
+                            panic!("a topic")
+                        };
                         assert_eq!(of, agent);
                         sender.send((kind, publish.payload.to_vec())).await.unwrap();
                     }

@@ -91,7 +91,7 @@ impl World {
 
         let admin = |args: &[&str]| {
             let mut command = plan.program("hashinsight");
-            command.arg("--data").arg(&data).arg("admin").args(args);
+            command.arg("admin").args(args).arg("--data").arg(&data);
             run(command)
         };
         let mut site_names: Vec<_> = plan.agents.iter().map(|a| a.site.clone()).collect();

@@ -89,7 +89,7 @@ async fn ladder(
 async fn device_time(context: &Context<'_>) -> Result<i64, DeviceError> {
     let call = context.api();
     let reply = context.command(&call, "version", None).await?;
-    let value = crate::profile::reply_value(&reply).unwrap_or_default();
+    let value = crate::recognise::reply_value(&reply).unwrap_or_default();
     let when = value.get("STATUS").and_then(|list| list.get(0)).and_then(|row| row.get("When"));
     let when = when.and_then(|when| when.as_i64().or_else(|| when.as_str()?.parse().ok()));
     when.ok_or_else(|| DeviceError::Garbage {

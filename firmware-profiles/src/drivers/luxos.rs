@@ -83,7 +83,7 @@ impl Session {
     async fn open(context: &Context<'_>) -> Result<Self, DeviceError> {
         let call = context.api();
         let reply = context.command(&call, "logon", None).await?;
-        let value = crate::profile::reply_value(&reply).unwrap_or_default();
+        let value = crate::recognise::reply_value(&reply).unwrap_or_default();
         let id = value.get("SESSION").and_then(|list| list.get(0)).and_then(|row| row.get("SessionID"));
         match id.and_then(Value::as_str).filter(|id| !id.is_empty()) {
             Some(id) => Ok(Self { id: Some(id.to_owned()), call }),

@@ -14,11 +14,12 @@ mod commands;
 mod luxos;
 mod whatsminer;
 
+use crate::ask::{Ask, Send};
 use crate::control::ControlFile;
 use crate::decode::{Identity, read_as, recognise, refusal};
 use crate::device::{Credentials, Device, DeviceError, Limits, Secret};
 use crate::http::{self, WebRequest};
-use crate::profile::{Ask, Join, Profile, Send};
+use crate::profile::{Join, Profile};
 use crate::profiles::Profiles;
 use crate::reading::Reading;
 use crate::request::{Request, Transport};
@@ -92,7 +93,9 @@ impl<'a> Context<'a> {
         let asks = if self.profile.state.is_empty() { &self.profile.requests } else { &self.profile.state };
         let fetched =
             fetch(self.profile, self.device, self.limits, asks, self.identified.joins, tcp::now()).await?;
-        Ok(fetched.decode(self.profiles, self.profile).1)
+        let reading = fetched.decode(self.profiles, self.profile).1;
+        self.device.tell(&reading);
+        Ok(reading)
     }
 
     /// Looks at the device until `done` holds or the family's settling time is over. The last
@@ -149,7 +152,7 @@ pub(crate) struct Status {
 
 impl Status {
     pub fn of(reply: &[u8]) -> Self {
-        let Some(value) = crate::profile::reply_value(reply) else {
+        let Some(value) = crate::recognise::reply_value(reply) else {
             return Self::unclear("an empty reply");
         };
         // `"STATUS":[{…}]` of cgminer, or `"STATUS":"S"` beside the other members.
@@ -344,12 +347,13 @@ async fn complete(
     if let Ok(more) = fetch(profile, device, limits, &profile.identify, false, started).await {
         replies.extend(more.replies);
     }
-    let (identity, _) = read_as(profiles.models(), profile, &borrowed(&replies));
+    let (identity, reading) = read_as(profiles.models(), profile, &borrowed(&replies));
+    device.tell(&reading);
     let mut identified = identity.into_identified(profile, profiles.models());
     identified.joins = match profile.join {
         Join::No => false,
         Join::Yes => true,
-        Join::Probe => joins(profile, device, limits, started).await,
+        Join::Probe => joins(profiles, profile, device, limits, started).await,
     };
     identified
 }
@@ -389,13 +393,20 @@ async fn identify_elsewhere(
 }
 
 /// Whether a device answers the joined form of its own reading requests.
-async fn joins(profile: &Profile, device: &Device, limits: &Limits, started: tokio::time::Instant) -> bool {
+async fn joins(
+    profiles: &Profiles,
+    profile: &Profile,
+    device: &Device,
+    limits: &Limits,
+    started: tokio::time::Instant,
+) -> bool {
     let plan = join(&profile.requests);
     let Some(ask) = plan.first().filter(|ask| ask.request.is_joined()) else { return false };
     let mut call = Call::api(device, limits);
     call.until = started + limits.deadline;
     let Ok(reply) = send(ask, &call, device, None).await else { return false };
-    let answered = crate::profile::reply_value(&reply);
+    device.tell(&read_as(profiles.models(), profile, &[(ask.request.clone(), reply.as_slice())]).1);
+    let answered = crate::recognise::reply_value(&reply);
     ask.request.name.split('+').all(|name| answered.as_ref().is_some_and(|value| value.get(name).is_some()))
 }
 
@@ -420,7 +431,8 @@ pub(crate) async fn read(context: &Context<'_>) -> Result<Reading, DeviceError> 
             words: fetched.replies.iter().find_map(|(_, reply)| refusal(reply)).unwrap_or_default(),
         });
     }
-    if reading.model.is_none() {
+    // What the device said when it was identified is the fuller name.
+    if identified.model.is_some() {
         reading.model.clone_from(&identified.model);
     }
     Ok(reading)

@@ -97,7 +97,14 @@ pub struct World {
     pub violations: Vec<Violation>,
     pub counts: Counts,
     pub log: Vec<String>,
+    /// All that was reported, with its second.
+    pub events: Vec<(u64, Event)>,
+    /// Orders beside those of the scenario.
+    pub edit: Option<Edit>,
 }
+
+/// Changes a held plan at a second.
+pub type Edit = Box<dyn Fn(&mut HeldPlan, u64)>;
 
 impl World {
     pub fn new(scenario: Scenario) -> Self {
@@ -132,6 +139,8 @@ impl World {
             violations: Vec::new(),
             counts: Counts::default(),
             log: Vec::new(),
+            events: Vec::new(),
+            edit: None,
         }
     }
 
@@ -155,6 +164,25 @@ impl World {
         self.violations.push(Violation { invariant, what });
     }
 
+    /// Runs to a second of a scenario that is still to go on.
+    pub fn run_to(&mut self, second: u64) -> &mut Self {
+        while self.seconds() < second {
+            self.turn();
+        }
+        self
+    }
+
+    fn turn(&mut self) {
+        self.t += TICK;
+        self.faults();
+        for device in &mut self.devices {
+            device.advance(self.t - 100_000);
+        }
+        if self.t >= self.down_until {
+            self.tick();
+        }
+    }
+
     /// Runs to the end, and a while without trouble.
     pub fn run(mut self) -> Self {
         while self.seconds() < LAST {
@@ -162,14 +190,7 @@ impl World {
             if quiet && self.book.holds.is_empty() && self.seconds() > QUIET + 600 {
                 break;
             }
-            self.t += TICK;
-            self.faults();
-            for device in &mut self.devices {
-                device.advance(self.t - 100_000);
-            }
-            if self.t >= self.down_until {
-                self.tick();
-            }
+            self.turn();
         }
         self.check_end();
         self
@@ -218,7 +239,11 @@ impl World {
                 Fault::Contact(on) => self.contact = on,
                 Fault::OutOfService(at, on) => {
                     let at = at % self.devices.len();
-                    if on { self.out_of_service.insert(at) } else { self.out_of_service.remove(&at) };
+                    if on {
+                        self.out_of_service.insert(at)
+                    } else {
+                        self.out_of_service.remove(&at)
+                    };
                 }
                 Fault::OperatorSleeps(at) => {
                     let at = at % self.devices.len();
@@ -262,8 +287,7 @@ impl World {
                 (dispatch.ends, steady, dispatch.terms.recovery)
             {
                 let until = self.down_until + ends.since(steady).0;
-                let known = self.remainders.get(&dispatch.key).copied().unwrap_or(u64::MAX);
-                self.remainders.insert(dispatch.key, until.min(known));
+                self.remainders.insert(dispatch.key, until);
             }
         }
     }
@@ -279,7 +303,7 @@ impl World {
     fn held(&self) -> Vec<HeldPlan> {
         let second = self.seconds();
         let quiet = second >= QUIET;
-        let plans = self.scenario.plans.iter().filter(|p| !p.removed.is_some_and(|at| at <= second));
+        let plans = self.scenario.plans.iter().filter(|p| p.removed.is_none_or(|at| at > second));
         plans
             .map(|p| {
                 let mut held = HeldPlan::new(p.plan.clone());
@@ -289,6 +313,9 @@ impl World {
                     .filter(|(at, _)| *at <= second)
                     .or(quiet.then_some((QUIET, false)))
                     .map(|(_, force)| StopOrder { force, by: "a test".to_owned(), at: self.now().wall });
+                if let Some(edit) = &self.edit {
+                    edit(&mut held, second);
+                }
                 held
             })
             .collect()
@@ -342,7 +369,9 @@ impl World {
     fn crash_now(&self) -> Option<(u8, u8)> {
         let second = self.seconds();
         self.scenario.faults.iter().find_map(|(at, fault)| match fault {
-            Fault::Crash { changes, writes } if *at / 2 == second / 2 && *at < QUIET => Some((*changes, *writes)),
+            Fault::Crash { changes, writes } if *at / 2 == second / 2 && *at < QUIET => {
+                Some((*changes, *writes))
+            }
             _ => None,
         })
     }
@@ -356,7 +385,8 @@ impl World {
         let (due, later) = std::mem::take(&mut self.outcomes).into_iter().partition(|(at, _)| *at <= t);
         self.outcomes = later;
         self.seen.extend(due.into_iter().map(|(_, seen): (u64, Observation)| seen));
-        let ready: Vec<usize> = self.reads.iter().filter(|(_, (at, _))| *at <= t).map(|(at, _)| *at).collect();
+        let ready: Vec<usize> =
+            self.reads.iter().filter(|(_, (at, _))| *at <= t).map(|(at, _)| *at).collect();
         for at in ready {
             let (_, seen) = self.reads.remove(&at).unwrap();
             if let Observation::Prepared { pre, at: began, .. } = &seen {
@@ -381,7 +411,11 @@ impl World {
         }
         if let Some((_, writes)) = crash {
             self.counts.crashes += 1;
-            self.log.push(format!("{} s: crash after {durable} of {} changes", self.seconds(), step.changes.len()));
+            self.log.push(format!(
+                "{} s: crash after {durable} of {} changes",
+                self.seconds(),
+                step.changes.len()
+            ));
             if durable == step.changes.len() {
                 let sent = step.writes.len() * usize::from(writes) / 255;
                 for write in &step.writes[..sent] {
@@ -395,6 +429,8 @@ impl World {
             return self.forget();
         }
         self.check_step(&step, &before, &plans);
+        let second = self.seconds();
+        self.events.extend(step.events.iter().cloned().map(|event| (second, event)));
         for write in &step.writes {
             self.write(write);
         }
@@ -407,7 +443,11 @@ impl World {
             let seen = if device.answers(t - 100_000) {
                 Observation::Prepared { miner: *id, pre: device.settings(), at: now.boot }
             } else {
-                Observation::PrepareFailed { miner: *id, why: "no answer".to_owned(), identity_mismatch: false }
+                Observation::PrepareFailed {
+                    miner: *id,
+                    why: "no answer".to_owned(),
+                    identity_mismatch: false,
+                }
             };
             self.reads.insert(at, (t + TICK, seen));
         }
@@ -464,7 +504,10 @@ impl World {
                 self.broken(3, format!("{at} is woken though we never stopped it"));
             }
             if pre.vendor_mode != Some(self.devices[at].wanted) {
-                self.broken(2, format!("{at} is woken to {:?}, was {}", pre.vendor_mode, self.devices[at].wanted));
+                self.broken(
+                    2,
+                    format!("{at} is woken to {:?}, was {}", pre.vendor_mode, self.devices[at].wanted),
+                );
             }
             if settings.as_ref().is_some_and(|s| s == pre) {
                 self.broken(6, format!("{at} is woken though it was found awake"));
@@ -473,7 +516,8 @@ impl World {
                 self.broken(4, format!("{at} is woken while a dispatch holds it"));
             }
             let asleep = settings.is_some_and(|s| s.mode == ModeV1::Sleep);
-            let since = self.devices[at].stops.last().map_or(u64::MAX, |stop| (t - 100_000).saturating_sub(*stop));
+            let since =
+                self.devices[at].stops.last().map_or(u64::MAX, |stop| (t - 100_000).saturating_sub(*stop));
             if let Some(terms) = terms
                 && asleep
                 && spec.kind != Kind::Lies
@@ -612,13 +656,16 @@ impl World {
         let mut up: BTreeMap<DispatchKey, BTreeSet<MinerId>> = BTreeMap::new();
         for change in &step.changes {
             match change {
-                Change::Target(t) if before.target(t.dispatch, t.miner).is_none_or(|old| old.rank != t.rank) => {
+                Change::Target(t)
+                    if before.target(t.dispatch, t.miner).is_none_or(|old| old.rank != t.rank) =>
+                {
                     down.entry(t.dispatch).or_default().insert(t.miner);
                 }
                 Change::Hold(h) if h.phase == Phase::Waking => {
-                    let waking = before.holds.get(&h.miner).is_some_and(|old| {
-                        matches!(old.phase, Phase::Waking | Phase::RestoreFailed)
-                    });
+                    let waking = before
+                        .holds
+                        .get(&h.miner)
+                        .is_some_and(|old| matches!(old.phase, Phase::Waking | Phase::RestoreFailed));
                     if !waking {
                         for key in self.book.dispatches_of(h.miner).collect::<Vec<_>>() {
                             up.entry(key).or_default().insert(h.miner);
@@ -758,7 +805,8 @@ impl World {
                 self.broken(if device.stops.is_empty() { 3 } else { 2 }, what);
             }
         }
-        let left: Vec<_> = self.book.holds.values().map(|h| (index(h.miner), h.phase, h.why.clone())).collect();
+        let left: Vec<_> =
+            self.book.holds.values().map(|h| (index(h.miner), h.phase, h.why.clone())).collect();
         if !left.is_empty() {
             self.broken(2, format!("holds are left: {left:?}"));
         }

@@ -18,12 +18,25 @@ pub struct PlanSpec {
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Shares of 255 of the changes that are stored, and of the writes that go out.
-    Crash { changes: u8, writes: u8 },
-    Reboot { down: u64, sync_after: Option<u64>, wall_error: i64 },
+    Crash {
+        changes: u8,
+        writes: u8,
+    },
+    Reboot {
+        down: u64,
+        sync_after: Option<u64>,
+        wall_error: i64,
+    },
     /// The wall clock is off and known to be uncertain.
-    Jump { by: i64, back_after: u64 },
+    Jump {
+        by: i64,
+        back_after: u64,
+    },
     /// The wall clock is off and nobody knows.
-    SureJump { by: i64, back_after: u64 },
+    SureJump {
+        by: i64,
+        back_after: u64,
+    },
     Contact(bool),
     OutOfService(usize, bool),
     OperatorSleeps(usize),
@@ -61,12 +74,30 @@ pub fn spec() -> impl Strategy<Value = Spec> {
         (0u64..20, prop::option::weighted(0.2, 100u64..1600), prop::option::weighted(0.2, silent)),
         (prop::bool::weighted(0.7), odd(15), odd(15)),
     )
-        .prop_map(|((kind, setting, failed, power, terahash), (delay, wakes_at, silent), (tells, weak, protected))| {
-            let power = f64::round(power);
-            // One that is asleep can't have failed as well.
-            let failed = failed && setting != ASLEEP;
-            Spec { kind, setting, failed, power, terahash, delay, wakes_at, silent, tells_mode: tells, weak, protected }
-        })
+        .prop_map(
+            |(
+                (kind, setting, failed, power, terahash),
+                (delay, wakes_at, silent),
+                (tells, weak, protected),
+            )| {
+                let power = f64::round(power);
+                // One that is asleep can't have failed as well.
+                let failed = failed && setting != ASLEEP;
+                Spec {
+                    kind,
+                    setting,
+                    failed,
+                    power,
+                    terahash,
+                    delay,
+                    wakes_at,
+                    silent,
+                    tells_mode: tells,
+                    weak,
+                    protected,
+                }
+            },
+        )
 }
 
 fn ramp() -> impl Strategy<Value = RampV1> {
@@ -104,23 +135,25 @@ fn rules() -> impl Strategy<Value = RulesV1> {
 }
 
 fn intervals() -> impl Strategy<Value = Vec<IntervalV1>> {
-    (prop::collection::vec((0u64..400, 30u64..700), 1..4), prop::bool::weighted(0.1)).prop_map(|(parts, open)| {
-        let mut at = 0;
-        let mut out = Vec::new();
-        for (number, (gap, length)) in parts.iter().enumerate() {
-            let start = at + gap;
-            at = start + length;
-            out.push(IntervalV1 {
-                number: number as u32,
-                start: Millis(BASE + start as i64 * 1000),
-                end: Some(Millis(BASE + at as i64 * 1000)),
-            });
-        }
-        if open && let Some(last) = out.last_mut() {
-            last.end = None;
-        }
-        out
-    })
+    (prop::collection::vec((0u64..400, 30u64..700), 1..4), prop::bool::weighted(0.1)).prop_map(
+        |(parts, open)| {
+            let mut at = 0;
+            let mut out = Vec::new();
+            for (number, (gap, length)) in parts.iter().enumerate() {
+                let start = at + gap;
+                at = start + length;
+                out.push(IntervalV1 {
+                    number: number as u32,
+                    start: Millis(BASE + start as i64 * 1000),
+                    end: Some(Millis(BASE + at as i64 * 1000)),
+                });
+            }
+            if open && let Some(last) = out.last_mut() {
+                last.end = None;
+            }
+            out
+        },
+    )
 }
 
 pub fn plan(number: u8, miners: usize) -> impl Strategy<Value = PlanSpec> {
@@ -197,9 +230,8 @@ fn fault() -> impl Strategy<Value = Fault> {
 pub fn scenario() -> impl Strategy<Value = Scenario> {
     (3usize..14).prop_flat_map(|miners| {
         let devices = prop::collection::vec(spec(), miners);
-        let plans = (1usize..4).prop_flat_map(move |count| {
-            (0..count).map(|n| plan(n as u8 + 1, miners)).collect::<Vec<_>>()
-        });
+        let plans = (1usize..4)
+            .prop_flat_map(move |count| (0..count).map(|n| plan(n as u8 + 1, miners)).collect::<Vec<_>>());
         let faults = prop::collection::vec((0u64..1700, fault()), 0..12);
         (devices, plans, faults).prop_map(|(devices, plans, faults)| Scenario { devices, plans, faults })
     })

@@ -1,10 +1,13 @@
 use super::*;
 use crate::store::document::tests::{at, order, plan};
+use crate::store::document::{Opened, Taken, Verdict};
 use crate::store::telemetry_file::tests::sealer;
-use hashinsight_protocol::events::EventsV1;
+use hashinsight_protocol::envelope::{Body, Envelope};
+use hashinsight_protocol::events::{DocumentHeldV1, EventsV1};
 use hashinsight_protocol::ids::PlanId;
 use hashinsight_protocol::order::CommandV1;
 use hashinsight_protocol::plan::PlanV1;
+use hashinsight_protocol::topics::Topic;
 use std::net::{IpAddr, Ipv4Addr};
 
 fn open(dir: &Path) -> JournalFile {

@@ -1,9 +1,12 @@
 use super::*;
 use hashinsight_protocol::clock::ClockStateV1;
+use hashinsight_protocol::envelope::{Body, Envelope};
+use hashinsight_protocol::events::GapV1;
 use hashinsight_protocol::ids::{BootId, MinerId};
 use hashinsight_protocol::limits;
 use hashinsight_protocol::signing::SigningKey;
-use hashinsight_protocol::telemetry::{KeyBatch, PollV1};
+use hashinsight_protocol::telemetry::{KeyBatch, PollV1, RosterV1, TelemetryV1};
+use hashinsight_protocol::topics::Topic;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Hashrate, Millis};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

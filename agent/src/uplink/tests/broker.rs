@@ -173,7 +173,7 @@ async fn the_end_of_the_broker_is_noticed() {
     let connector = broker.connector(&broker.authority, "broker");
     let mut wire = connector.connect(Vec::new()).await.expect("connected");
     assert_eq!(hear(&mut wire).await, Incoming::Connected);
-    let _ = broker.process.kill();
+    broker.process.kill().and_then(|()| broker.process.wait()).expect("it ran");
     assert!(matches!(hear(&mut wire).await, Incoming::Down(_)));
     let error = connector.connect(Vec::new()).await.err().expect("nobody there").to_string();
     assert!(error.starts_with("cannot reach the broker at 127.0.0.1:"), "{error}");

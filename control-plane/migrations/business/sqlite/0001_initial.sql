@@ -192,6 +192,9 @@ create table targets (
     place integer not null,
     primary key (plan_id, interval_number, miner_id)
 ) strict;
+-- What plans hold now: few rows, however many plans there have been.
+create index targets_held on targets (plan_id, miner_id)
+    where state in ('stopping', 'curtailed', 'drifted', 'waking', 'restore_failed');
 
 -- Every step of every dispatch and target, as reported: the evidence.
 create table evidence (

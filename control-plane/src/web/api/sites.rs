@@ -83,20 +83,20 @@ struct MinerBody {
 
 impl MinerBody {
     fn new(miner: &Miner, status: Status) -> Self {
-        let m = miner.clone();
+        let m = miner;
         Self {
             efficiency_j_th: m.efficiency(),
             id: m.id,
             agent: m.agent,
             status,
-            rack: m.rack,
-            position: m.position,
-            customer: m.customer,
-            firmware: m.firmware,
-            model: m.model,
-            version: m.version,
-            serial: m.serial,
-            mac: m.mac,
+            rack: m.rack.clone(),
+            position: m.position.clone(),
+            customer: m.customer.clone(),
+            firmware: m.firmware.clone(),
+            model: m.model.clone(),
+            version: m.version.clone(),
+            serial: m.serial.clone(),
+            mac: m.mac.clone(),
             weak_identity: m.weak_identity,
             out_of_service: m.out_of_service,
             protected: m.protected,

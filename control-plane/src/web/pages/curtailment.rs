@@ -140,7 +140,8 @@ async fn send(app: &App, caller: &Caller, page: Page, site: Site, form: OrderFor
             // Whoever came first has approved it; or it can't be now, which its own page says.
             Ok(_) => {}
             Err(error) if error.kind() == Kind::Conflict => {
-                let is_pending = store::plan(&app.stores.business, plan.id).await?.state == PlanState::Pending;
+                let is_pending =
+                    store::plan(&app.stores.business, plan.id).await?.state == PlanState::Pending;
                 if is_pending {
                     service::stop(app, plan.id, false, &caller.name).await?;
                     return preview(app, page, site, form, Faults::of("form", error.message())).await;

@@ -6,7 +6,7 @@ use crate::error::{Kind, Result};
 use crate::identity::{Caller, login, sessions};
 use crate::web::input::{Fields, Params};
 use crate::web::layout::{Page, Section, html};
-use crate::web::{routes, session};
+use crate::web::{errors, routes, session};
 use askama::Template;
 use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
 use axum::http::{StatusCode, header};
@@ -65,7 +65,7 @@ pub async fn submit(State(app): State<Arc<App>>, request: Request) -> Result<Res
             page.path = "/login".to_owned();
             let name = form.name.chars().take(64).collect();
             let page = LoginPage { page, name, next, error: Some(error.text(t)) };
-            Ok((status, html(&page)).into_response())
+            Ok(errors::with_retry(&error, (status, html(&page)).into_response()))
         }
         Err(error) => Err(error),
     }

@@ -1,11 +1,16 @@
 //! The console's pages: one file a page, its template beside the others in `templates/`.
 
+pub mod curtailment;
 pub mod language;
 pub mod login;
+mod order_form;
 pub mod password;
-pub mod plans;
+pub mod plan;
+mod plan_targets;
+mod preview;
 pub mod site;
 pub mod sites;
+mod words;
 
 /// A path of ours to go back to; anything else goes to the start.
 fn safe_path(path: Option<&str>) -> &str {

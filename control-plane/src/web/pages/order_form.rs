@@ -58,8 +58,8 @@ impl Faults {
         self.0.iter().any(|(of, _)| *of == field)
     }
 
-    pub fn text(&self, field: &str, t: Language) -> Option<String> {
-        self.0.iter().find(|(of, _)| *of == field).map(|(_, message)| message.in_language(t))
+    pub fn text(&self, field: &str, t: &Language) -> Option<String> {
+        self.0.iter().find(|(of, _)| *of == field).map(|(_, message)| message.in_language(*t))
     }
 
     fn add(&mut self, field: &'static str, key: &'static str) {
@@ -99,6 +99,27 @@ impl OrderForm {
         };
         let names = ["down_batch", "down_every", "up_batch", "up_every", "min_off", "min_on", "starts"];
         of(self.clone()) != of(Self::usual()) || names.iter().any(|name| faults.has(name))
+    }
+
+    /// What a preview's own form carries on.
+    pub fn kept(&self) -> [(&'static str, &str); 15] {
+        [
+            ("goal", &self.goal),
+            ("kw", &self.kw),
+            ("minutes", &self.minutes),
+            ("when", &self.when),
+            ("start", &self.start),
+            ("order", &self.order),
+            ("down_batch", &self.down_batch),
+            ("down_every", &self.down_every),
+            ("up_batch", &self.up_batch),
+            ("up_every", &self.up_every),
+            ("min_off", &self.min_off),
+            ("min_on", &self.min_on),
+            ("starts", &self.starts),
+            ("reason", &self.reason),
+            ("key", &self.key),
+        ]
     }
 
     /// What is ordered.
@@ -283,7 +304,7 @@ mod tests {
             let faults = form.read(&site(), NOW).unwrap_err();
             assert!(faults.has(field) && faults.0.len() == 1, "{field}: {faults:?}");
             for t in Language::ALL {
-                let text = faults.text(field, t).unwrap();
+                let text = faults.text(field, &t).unwrap();
                 assert!(!text.starts_with("order-"), "{text}");
             }
         }

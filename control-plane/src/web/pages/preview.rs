@@ -80,7 +80,8 @@ impl PreviewView {
     pub fn new(request: &PlanRequest, seen: &SitePreview, view: &View, t: Language, now: Millis) -> Self {
         let preview = &seen.preview;
         let miners: HashMap<MinerId, &Miner> = view.miners.iter().map(|miner| (miner.id, miner)).collect();
-        let place = |id: MinerId| miners.get(&id).map_or_else(|| id.to_string()[..8].to_owned(), |m| m.place());
+        let place =
+            |id: MinerId| miners.get(&id).map_or_else(|| id.to_string()[..8].to_owned(), |m| m.place());
         let zone = when::zone(&view.site.time_zone);
         let length = format::duration(t, DurationMs::from_minutes(u64::from(request.minutes)));
         let target = request.target().unwrap_or(preview.reduces);
@@ -90,7 +91,8 @@ impl PreviewView {
             .shares
             .iter()
             .map(|(agent, share)| {
-                let own = preview.taken.iter().filter(|taken| seen.fleet.agent_of.get(&taken.miner) == Some(agent));
+                let own =
+                    preview.taken.iter().filter(|taken| seen.fleet.agent_of.get(&taken.miner) == Some(agent));
                 let (miners, target, reserve) = (own.count(), share.target.get(), share.reserve.get());
                 share_line(view, *agent, miners, (target, reserve), t, now)
             })
@@ -118,7 +120,9 @@ impl PreviewView {
                 .iter()
                 .take(ROWS)
                 .enumerate()
-                .map(|(at, taken)| taken_line(at, taken, miners.get(&taken.miner).copied(), &place, request.order, t))
+                .map(|(at, taken)| {
+                    taken_line(at, taken, miners.get(&taken.miner).copied(), &place, request.order, t)
+                })
                 .collect(),
             more: more(preview.taken.len(), ROWS),
             skipped: groups(&preview.skipped, &place, t),
