@@ -41,12 +41,16 @@ pub struct UninstallArgs {
 }
 
 /// Where everything goes.
-struct Root<'a>(Option<&'a Path>);
+struct Root(Option<PathBuf>);
 
-impl Root<'_> {
+impl Root {
+    fn new(prefix: Option<&Path>) -> Result<Self, Failure> {
+        Ok(Self(prefix.map(std::path::absolute).transpose()?))
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         let below = path.trim_start_matches('/');
-        self.0.map_or_else(|| PathBuf::from(path), |prefix| prefix.join(below))
+        self.0.as_ref().map_or_else(|| PathBuf::from(path), |prefix| prefix.join(below))
     }
 
     /// Runs systemctl, where there is one and files went where it looks.
@@ -106,7 +110,7 @@ impl Made {
 /// # Errors
 /// A file or folder can't be made; then nothing is left behind.
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
-    let root = Root(args.prefix.as_deref());
+    let root = Root::new(args.prefix.as_deref())?;
     let mut made = Made::default();
     if let Err(failure) = place(&root, &mut made) {
         made.undo();
@@ -121,7 +125,7 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn place(root: &Root<'_>, made: &mut Made) -> Result<(), Failure> {
+fn place(root: &Root, made: &mut Made) -> Result<(), Failure> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: io::Error| {
@@ -164,7 +168,7 @@ fn place(root: &Root<'_>, made: &mut Made) -> Result<(), Failure> {
 /// # Errors
 /// A file or folder can't be removed.
 pub fn uninstall(args: &UninstallArgs) -> Result<(), Failure> {
-    let root = Root(args.prefix.as_deref());
+    let root = Root::new(args.prefix.as_deref())?;
     root.systemctl(&["disable", "--now", SERVICE]);
     for file in [UNIT_FILE, PROGRAM] {
         remove(&root.at(file), |path| std::fs::remove_file(path))?;
@@ -179,7 +183,7 @@ pub fn uninstall(args: &UninstallArgs) -> Result<(), Failure> {
         for folder in [DATA, DATA_PRIVATE, "/etc/hashinsight-agent"] {
             remove(&root.at(folder), |path| std::fs::remove_dir_all(path))?;
         }
-        println!("Removed, with all data of {DATA}.");
+        println!("Removed, with all data of {}.", root.at(DATA).display());
     } else {
         println!(
             "Removed. {} and {} stay; --purge removes them.",

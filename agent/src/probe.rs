@@ -5,6 +5,7 @@
 
 use crate::cli::Failure;
 use crate::inventory::Address;
+use crate::poller::pace;
 use clap::Args;
 use hashinsight_firmware::{
     API_PORT, Credentials, Device, Identified, Limits, Profiles, Reading, Secret, identify, pre_state, read,
@@ -83,7 +84,7 @@ pub async fn run(args: ProbeArgs) -> Result<(), Failure> {
 async fn probe(profiles: &Profiles, device: &Device, deadline: Duration) -> Result<Found, Failure> {
     let ends = Instant::now() + deadline;
     let left = || Limits {
-        deadline: ends.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)),
+        deadline: pace::whole_ms(ends.saturating_duration_since(Instant::now())),
         max_reply: MAX_REPLY,
     };
     let address = Address { ip: device.ip, api_port: Some(device.api_port) };

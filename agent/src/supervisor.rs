@@ -115,6 +115,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     remember_good(&clock, &journal).await;
     if outcome.is_ok() {
+        outbox.settle().await?;
         journal.ended().await?;
         tracing::info!("stopped");
     }

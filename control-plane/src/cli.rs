@@ -124,6 +124,8 @@ async fn stop_on_signal(shutdown: CancellationToken) {
             tracing::info!("Asked to stop.");
             shutdown.cancel();
         }
-        (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "Signals can't be heard; only a kill stops this server."),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, "Signals can't be heard; only a kill stops this server.")
+        }
     }
 }

@@ -64,8 +64,9 @@ impl Settings {
     /// # Errors
     /// The file can't be read, or holds something that is no setting.
     pub fn from_file(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|e| Error::invalid(format!("the configuration {} can't be read: {e}", file.display())))?;
+        let text = std::fs::read_to_string(file).map_err(|e| {
+            Error::invalid(format!("the configuration {} can't be read: {e}", file.display()))
+        })?;
         toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
             Error::invalid(format!("{}, line {line}: {}", file.display(), e.message()))
@@ -93,7 +94,9 @@ impl Settings {
         let local = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let public_host = self.public_host.unwrap_or_else(|| "localhost".to_owned());
         if rustls::pki_types::ServerName::try_from(public_host.as_str()).is_err() {
-            let text = format!("public-host: \"{public_host}\" is neither a host name nor an IP address (no port here)");
+            let text = format!(
+                "public-host: \"{public_host}\" is neither a host name nor an IP address (no port here)"
+            );
             return Err(Error::invalid(text));
         }
         Ok(Config {
@@ -114,7 +117,9 @@ fn default_data() -> PathBuf {
     let root = std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
     let own = || {
         let data = std::env::var_os("XDG_DATA_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-        data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME").filter(|v| !v.is_empty())?).join(".local/share")))
+        data.or_else(|| {
+            Some(PathBuf::from(std::env::var_os("HOME").filter(|v| !v.is_empty())?).join(".local/share"))
+        })
     };
     match own() {
         Some(own) if !root => own.join("hashinsight"),

@@ -67,11 +67,7 @@ impl Error {
 
     /// Something inside failed; the outside learns only that.
     pub fn internal(source: impl Into<Source>) -> Self {
-        Self {
-            kind: Kind::Internal,
-            text: Message::key("error-internal"),
-            source: Some(source.into()),
-        }
+        Self { kind: Kind::Internal, text: Message::key("error-internal"), source: Some(source.into()) }
     }
 
     /// The inside of this error.

@@ -51,7 +51,12 @@ pub struct App {
 impl App {
     /// # Errors
     /// Keys or certificates can't be read or made.
-    pub async fn open(config: Config, addresses: Addresses, clock: Clock, stores: Stores) -> Result<Arc<Self>> {
+    pub async fn open(
+        config: Config,
+        addresses: Addresses,
+        clock: Clock,
+        stores: Stores,
+    ) -> Result<Arc<Self>> {
         let agents = agents::Agents::open(&config, &stores, clock.now()).await?;
         Ok(Arc::new(Self {
             config,

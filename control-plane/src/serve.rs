@@ -51,7 +51,11 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<()> {
             identity::users::OWNER
         );
     }
-    println!("HashInsight is running: open http://{}/  (data in {})", addresses.http, app.config.data.display());
+    println!(
+        "HashInsight is running: open http://{}/  (data in {})",
+        addresses.http,
+        app.config.data.display()
+    );
     if let Some(file) = &app.config.ready_file {
         say_ready(file, &addresses)?;
     }

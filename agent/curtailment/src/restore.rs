@@ -10,8 +10,9 @@ use crate::input::MinerReading;
 use crate::ramp::{self, back_off};
 use crate::steady::Steady;
 use crate::step::Write;
-use hashinsight_protocol::device::{FactV1, ModeV1, PreStateV1};
+use hashinsight_protocol::device::{EvidenceV1, FactV1, ModeV1, PreStateV1};
 use hashinsight_protocol::evidence::TargetStateV1;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Draft<'_> {
@@ -33,7 +34,7 @@ impl Draft<'_> {
         queue.sort_by_key(|(target, _)| std::cmp::Reverse(target.rank));
         let breaks = dispatch.stop_force || dispatch.terms.may_break_dwell();
         let mut woken = Vec::new();
-        let mut forced = Vec::new();
+        let mut forced = BTreeSet::new();
         for (target, hold) in queue {
             let until = hold.stopped.plus(dispatch.terms.rules.min_off);
             let asleep = matches!(hold.phase, Phase::Curtailed | Phase::Unreachable | Phase::Stopping);
@@ -44,7 +45,7 @@ impl Draft<'_> {
             }
             if woken.len() < most {
                 if dwells {
-                    forced.push(target.miner);
+                    forced.insert(target.miner);
                 }
                 woken.push((target, hold));
             }
@@ -69,6 +70,8 @@ impl Draft<'_> {
             let mut hold = (*hold).clone();
             hold.tries = 0;
             hold.awaits = None;
+            // What is proven of the stop says nothing about the way back.
+            hold.evidence = EvidenceV1::default();
             // What is in doubt is a stop.
             hold.write_after = self.at;
             hold.retry_at = self.at.plus(ramp::jitter(&ramp, self.policy.seed, key, hold.miner, true));
@@ -138,7 +141,7 @@ impl Draft<'_> {
         hold.intent = Some(Intent { wake: true, at: self.at });
         hold.last_write = self.at;
         hold.woken = true;
-        hold.evidence = Default::default();
+        hold.evidence = EvidenceV1::default();
         hold.why = format!("wake-up sent, {} tries before", hold.tries);
         let write = Write::Wake { dispatch, miner: hold.miner, pre: hold.pre.clone() };
         // From the write on it may run: it's left running for its time whatever becomes of the outcome.

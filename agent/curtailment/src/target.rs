@@ -336,6 +336,7 @@ impl Draft<'_> {
         if matches!(hold.phase, Phase::Waking | Phase::RestoreFailed) {
             hold.tries = 0;
             hold.awaits = None;
+            hold.evidence = EvidenceV1::default();
             hold.retry_at = self.at;
             hold.write_after = self.at;
             self.turn(&mut hold, Phase::Stopping, "kept for another dispatch; read again".to_owned());

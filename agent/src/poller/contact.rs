@@ -315,7 +315,7 @@ impl Visit<'_> {
     /// What is left of the deadline, for one call.
     fn limits(&self) -> Limits {
         let left = self.ends.saturating_duration_since(Instant::now());
-        Limits { deadline: left.max(Duration::from_millis(1)), max_reply: MAX_REPLY }
+        Limits { deadline: pace::whole_ms(left), max_reply: MAX_REPLY }
     }
 
     /// Talks to the device. The moment is when its reading was complete, or when it failed.
@@ -462,6 +462,79 @@ pub fn sample(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Live;
+
+    fn identified(serial: Option<&str>) -> Identified {
+        Identified {
+            firmware: "luxos".to_owned(),
+            model: None,
+            version: None,
+            serial: serial.map(str::to_owned),
+            mac: None,
+            capabilities: Default::default(),
+            standby: None,
+            nameplate: None,
+            joins: true,
+        }
+    }
+
+    fn one_miner() -> (Contacts, Live, Arc<Entry>) {
+        let clock = Clock::system().expect("a clock");
+        let contacts = Contacts::new(clock, Profiles::builtin(), CredentialStore::builtin(), 4028, 80);
+        let live = Live::default();
+        live.set_inventory(vec![miner()]);
+        let entry = live.roster().entries()[0].clone();
+        (contacts, live, entry)
+    }
+
+    fn miner() -> InventoryMiner {
+        InventoryMiner {
+            id: MinerId::from_random([1; 16]),
+            ip: [127, 0, 0, 1].into(),
+            api_port: None,
+            rack: None,
+            position: None,
+            customer: None,
+            credentials: None,
+            out_of_service: false,
+            protected: false,
+            learned: None,
+        }
+    }
+
+    #[test]
+    fn another_device_is_told_once_and_never_taken_for_the_miner() {
+        let (contacts, _, entry) = one_miner();
+        let mut news = Vec::new();
+        let mut see = |serial| {
+            news.clear();
+            let taken = contacts.recognise(&entry, identified(serial), &mut news);
+            (taken.map_err(|stranger| stranger.is_other), news.len())
+        };
+        assert_eq!(see(Some("A")), (Ok(()), 1));
+        assert_eq!(see(Some("A")), (Ok(()), 0));
+        assert_eq!(see(Some("B")), (Err(true), 1));
+        assert!(matches!(entry.state().trust, Trust::Other(_)));
+        assert_eq!(see(Some("B")), (Err(true), 0));
+        assert_eq!(see(None), (Err(false), 0));
+        assert_eq!(see(Some("A")), (Ok(()), 0));
+        assert_eq!(entry.state().trust, Trust::Strong);
+        assert!(!entry.state().suspect);
+    }
+
+    #[test]
+    fn what_was_learned_outlives_an_older_inventory() {
+        let (contacts, live, entry) = one_miner();
+        contacts.recognise(&entry, identified(Some("A")), &mut Vec::new()).ok().expect("first contact");
+        // The journal has not kept it yet, and a technician names the rack.
+        live.set_inventory(vec![InventoryMiner { rack: Some("R1".to_owned()), ..miner() }]);
+        let state = entry.state();
+        assert_eq!(state.miner.learned.as_ref().and_then(|l| l.serial.as_deref()), Some("A"));
+        assert_eq!((state.miner.rack.as_deref(), state.suspect), (Some("R1"), false));
+        drop(state);
+        live.set_inventory(vec![InventoryMiner { ip: [127, 0, 0, 2].into(), ..miner() }]);
+        assert!(entry.state().suspect);
+    }
 
     #[test]
     fn a_sample_says_the_hottest_and_the_slowest() {

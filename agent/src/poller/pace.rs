@@ -40,6 +40,12 @@ pub fn deadline(wished: Duration, cycle: Duration) -> Duration {
     wished.min(cycle / 2)
 }
 
+/// What is left of a deadline in whole milliseconds, rounded up: errors print it.
+pub fn whole_ms(left: Duration) -> Duration {
+    let ms = u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+    Duration::from_millis(ms.max(1))
+}
+
 /// How many of the connections the miners that failed last time may hold.
 pub fn sick_lane(concurrency: usize) -> usize {
     (concurrency / 4).max(1)
@@ -72,6 +78,12 @@ mod tests {
         assert_eq!(pauses, [0, 0, 0, 60, 120, 240, 300, 300]);
         assert_eq!(pause(u32::MAX, false), LONGEST_PAUSE);
         assert_eq!(pause(u32::MAX, true), DurationMs::ZERO);
+    }
+
+    #[test]
+    fn what_is_left_reads_well() {
+        assert_eq!(whole_ms(Duration::from_nanos(1_999_999_800)), Duration::from_secs(2));
+        assert_eq!(whole_ms(Duration::ZERO), Duration::from_millis(1));
     }
 
     proptest! {

@@ -328,7 +328,7 @@ impl Journal {
             (true, false) => "the disk is full: the journal lives on its reserve; make room on the disk",
             (true, true) => "the journal has room again",
         };
-        tracing::error!("{text}");
+        tracing::warn!("{text}");
         let told_now = self.call(move |file| file.alarm(text, at)).await.is_ok();
         if told_now { health } else { told }
     }

@@ -244,7 +244,9 @@ impl JournalFile {
         self.write(|s| {
             s.tx.execute("UPDATE life SET running = 0", [])?;
             Ok(())
-        })
+        })?;
+        // All in the one file, for whoever copies it.
+        Ok(self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
     /// The number of the next connection.

@@ -17,9 +17,9 @@
 //! for no other reason but those below. Deletions don't wait for the disk: one that is taken back
 //! costs a repeated batch, which the control plane knows by its number.
 //!
-//! **Overflow.** At the quota, or when the disk is full, the oldest whole groups are dropped; what was
-//! dropped is counted in gaps, one for each run of numbers. A burst that can't be stored even so is a
-//! gap too.
+//! **Overflow.** At the quota, on a disk with less than 4 MiB of room (which is the journal's), and when
+//! the disk is full, the oldest whole groups are dropped; what was dropped is counted in gaps, one for
+//! each run of numbers. A burst that can't be stored even so is a gap too.
 //!
 //! **Kill and power cut.** A burst is marked before its first poll; a mark without its batches at the
 //! next start is a gap with the planned polls.
@@ -224,6 +224,14 @@ impl Outbox {
                 Ok(())
             })
             .await
+    }
+
+    /// Brings all into the one file: the agent ends in order.
+    ///
+    /// # Errors
+    /// The file can't be written; nothing is lost by that.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        self.file.call(TelemetryFile::settle).await
     }
 
     /// What a hello says of this stream.

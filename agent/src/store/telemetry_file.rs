@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS gaps (id INTEGER PRIMARY KEY AUTOINCREMENT, gap TEXT 
 };
 /// What a sample may take at first guess, sealed; a key batch with its ids is near it.
 const GUESS: u64 = 64;
+/// Half of the journal's reserve: on a disk with less room the outbox doesn't grow.
+const LOW: u64 = 4 << 20;
 
 pub(crate) struct TelemetryFile {
     path: PathBuf,
@@ -174,11 +176,12 @@ impl TelemetryFile {
         let guess = samples.len() as u64 * GUESS;
         let batches = chunks(samples);
         self.with_recovery(started, |file| {
-            file.make_room(guess, started)?;
+            file.make_room(guess, disk_is_low(&file.path), started)?;
             // Deleting makes room within the file where the disk has none.
             for _ in 0..4 {
                 match file.insert(cycle, started, &batches) {
-                    Err(StoreError::Full) if file.drop_oldest(started).is_ok_and(|some| some) => {}
+                    Err(StoreError::Full)
+                        if file.drop_oldest(GapCauseV1::DiskFull, started).is_ok_and(|some| some) => {}
                     outcome => return outcome,
                 }
             }
@@ -289,6 +292,11 @@ impl TelemetryFile {
         Ok(())
     }
 
+    /// Brings all into the one file, for whoever copies it.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
     /// Lets the next burst start new groups, so that it can be sent before what is older.
     pub fn new_groups(&mut self) {
         self.groups.clear();
@@ -304,18 +312,24 @@ impl TelemetryFile {
         })
     }
 
-    /// Drops oldest groups until `more` bytes fit; a little further, so that it isn't done each cycle.
-    fn make_room(&mut self, more: u64, at: MomentV1) -> Result<(), StoreError> {
-        if self.bytes + more <= self.quota {
+    /// Drops oldest groups until `more` bytes fit; a little further, so that it isn't done each cycle. On a
+    /// disk that is low the file grows no more: what is left there is for the journal.
+    fn make_room(&mut self, more: u64, low: bool, at: MomentV1) -> Result<(), StoreError> {
+        let (quota, cause) = if low && self.bytes < self.quota {
+            (self.bytes, GapCauseV1::DiskFull)
+        } else {
+            (self.quota, GapCauseV1::Quota)
+        };
+        if self.bytes + more <= quota {
             return Ok(());
         }
-        let goal = self.quota / 10 * 9;
-        while self.bytes + more > goal && self.drop_oldest(at)? {}
-        Ok(())
+        let goal = quota / 10 * 9;
+        while self.bytes + more > goal && self.drop_oldest(cause, at)? {}
+        if low && more > quota { Err(StoreError::Full) } else { Ok(()) }
     }
 
     /// Drops the group of the oldest batch, with a gap. `false` when there is none.
-    fn drop_oldest(&mut self, at: MomentV1) -> Result<bool, StoreError> {
+    fn drop_oldest(&mut self, cause: GapCauseV1, at: MomentV1) -> Result<bool, StoreError> {
         let tx = self.conn.transaction()?;
         let group = "SELECT grp FROM batches ORDER BY seq LIMIT 1";
         let Some(group) = tx.query_row(group, [], |row| row.get::<_, u64>(0)).optional()? else {
@@ -328,7 +342,7 @@ impl TelemetryFile {
             })?
             .collect::<Result<_, _>>()?;
         tx.execute("DELETE FROM batches WHERE grp = ?1", [group])?;
-        let gaps = runs(self.epoch, GapCauseV1::Quota, &rows);
+        let gaps = runs(self.epoch, cause, &rows);
         put_gaps(&tx, &gaps, at)?;
         tx.commit()?;
         self.bytes = self.bytes.saturating_sub(rows.iter().map(|r| r.size).sum());
@@ -388,6 +402,11 @@ impl TelemetryFile {
         self.next_cycle = next_cycle;
         self.add_gaps(&[lost_file(&Held { epoch, seqs, cycles, polls })], at)
     }
+}
+
+/// Whether the disk has less room than the journal may need.
+fn disk_is_low(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LOW)
 }
 
 #[cfg(test)]

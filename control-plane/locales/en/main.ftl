@@ -5,7 +5,7 @@ unit-hours = { $n } h
 unit-days = { $n } d
 
 # After an age.
-age-ago = ago
+age-ago = { " " }ago
 
 # Navigation
 nav-skip = Skip to content

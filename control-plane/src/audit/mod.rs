@@ -19,7 +19,14 @@ const BEGINNING: &str = "";
 ///
 /// # Errors
 /// The database fails.
-pub async fn record(tx: &mut Tx, at: Millis, who: &str, what: &str, subject: &str, detail: &str) -> Result<()> {
+pub async fn record(
+    tx: &mut Tx,
+    at: Millis,
+    who: &str,
+    what: &str,
+    subject: &str,
+    detail: &str,
+) -> Result<()> {
     let detail = bounded_text(detail);
     let before: Option<(String,)> =
         tx.fetch_optional("select chain from audit_log order by id desc limit 1", args![]).await?;

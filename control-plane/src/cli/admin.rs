@@ -129,9 +129,13 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
             }
         }
         Admin::Agent(Agent::Revoke { id }) => {
-            let id: AgentId = id.parse().map_err(|e: hashinsight_protocol::ids::NotAnId| Error::invalid(e.to_string()))?;
+            let id: AgentId =
+                id.parse().map_err(|e: hashinsight_protocol::ids::NotAnId| Error::invalid(e.to_string()))?;
             if !certificates::revoke(db, id, WHO, now).await? {
-                return Err(Error::new(Kind::NotFound, format!("there is no agent {id} that is not revoked already")));
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!("there is no agent {id} that is not revoked already"),
+                ));
             }
         }
         Admin::Agents => agents(stores).await?,

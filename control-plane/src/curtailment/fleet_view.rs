@@ -4,9 +4,9 @@
 //! agents. What only an agent knows (whether a device obeys) is unknown here.
 
 use crate::App;
+use crate::args;
 use crate::error::Result;
 use crate::row;
-use crate::args;
 use hashinsight_curtailment::{Identity, Locks, Miner, MinerReading, Now};
 use hashinsight_protocol::clock::ClockStateV1;
 use hashinsight_protocol::device::{FactV1, ModeV1, PowerSourceV1};

@@ -60,7 +60,8 @@ async fn reconcile(app: &App) -> Result<()> {
             let mut tx = app.stores.business.begin().await?;
             let plan = store::plan_in(&mut tx, plan.id).await?;
             if plan.state == PlanState::Pending {
-                store::change_state(&mut tx, &plan, PlanState::Expired, now, "hashinsight", NOT_APPROVED).await?;
+                store::change_state(&mut tx, &plan, PlanState::Expired, now, "hashinsight", NOT_APPROVED)
+                    .await?;
                 tx.commit().await?;
                 app.live.changed(plan.site);
             }

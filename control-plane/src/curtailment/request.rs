@@ -127,7 +127,13 @@ impl PlanRequest {
     }
 
     /// The plan for one agent, or for the whole site in a preview.
-    pub fn plan(&self, id: hashinsight_protocol::ids::PlanId, revision: u32, start: Millis, share: Option<Share>) -> PlanV1 {
+    pub fn plan(
+        &self,
+        id: hashinsight_protocol::ids::PlanId,
+        revision: u32,
+        start: Millis,
+        share: Option<Share>,
+    ) -> PlanV1 {
         let ramp = |given: Option<Ramp>, default: Ramp| {
             let ramp = given.unwrap_or(default);
             let every = DurationMs::from_secs(u64::from(ramp.every_s));

@@ -89,7 +89,8 @@ pub async fn create(app: &App, request: PlanRequest, key: Option<&str>, who: &st
     }
     store::insert(&mut tx, &plan, key).await?;
     store::begin_history(&mut tx, &plan).await?;
-    crate::audit::record(&mut tx, now, who, "plan.create", &plan.id.to_string(), &plan.request.reason).await?;
+    crate::audit::record(&mut tx, now, who, "plan.create", &plan.id.to_string(), &plan.request.reason)
+        .await?;
     tx.commit().await?;
     app.live.changed(plan.site);
     Ok(plan)

@@ -56,10 +56,7 @@ impl PlanState {
 
     /// Nothing more will happen.
     pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Completed | Self::CompletedWithFailures | Self::Cancelled | Self::Expired
-        )
+        matches!(self, Self::Completed | Self::CompletedWithFailures | Self::Cancelled | Self::Expired)
     }
 
     /// Whether agents hold the plan in their documents.
@@ -95,7 +92,11 @@ pub fn after_report(now: PlanState, dispatches: &[Option<D>]) -> PlanState {
     }
     if any(D::Holding) {
         // Agents that have not begun keep the plan executing; ones that are through do not.
-        return if dispatches.iter().any(Option::is_none) { PlanState::Executing } else { PlanState::Executed };
+        return if dispatches.iter().any(Option::is_none) {
+            PlanState::Executing
+        } else {
+            PlanState::Executed
+        };
     }
     if !dispatches.iter().all(is_over) {
         return now;

@@ -180,7 +180,14 @@ pub async fn change_state(
     history(tx, plan.id, state, at, who, why).await
 }
 
-pub async fn approve(tx: &mut Tx, plan: &StoredPlan, at: Millis, who: &str, starts: Millis, ends: Millis) -> Result<()> {
+pub async fn approve(
+    tx: &mut Tx,
+    plan: &StoredPlan,
+    at: Millis,
+    who: &str,
+    starts: Millis,
+    ends: Millis,
+) -> Result<()> {
     change_state(tx, plan, PlanState::Approved, at, who, "").await?;
     tx.execute(
         "update plans set approved_by = $2, approved_at = $3, starts_at = $4, ends_at = $5 where id = $1",
@@ -245,7 +252,8 @@ impl Allotment {
 }
 
 pub async fn allotments(db: &Db, id: PlanId) -> Result<Vec<Allotment>> {
-    let sql = "select agent_id, target_w, reserve_w from plan_allotments where plan_id = $1 order by agent_id";
+    let sql =
+        "select agent_id, target_w, reserve_w from plan_allotments where plan_id = $1 order by agent_id";
     db.fetch_all(sql, args![id]).await
 }
 

@@ -36,14 +36,19 @@ pub async fn all(db: &Db) -> Result<Vec<Site>> {
 
 /// One site; [`Error::not_found`] when there is none.
 pub async fn get(db: &Db, id: SiteId) -> Result<Site> {
-    let site = db.fetch_optional("select id, name, time_zone, capacity_w from sites where id = $1", args![id]).await?;
+    let site = db
+        .fetch_optional("select id, name, time_zone, capacity_w from sites where id = $1", args![id])
+        .await?;
     site.ok_or_else(Error::not_found)
 }
 
 /// The site of this name or id, as people give it on the command line.
 pub async fn find(db: &Db, named: &str) -> Result<Site> {
     let site = db
-        .fetch_optional("select id, name, time_zone, capacity_w from sites where name = $1 or id = $1", args![named])
+        .fetch_optional(
+            "select id, name, time_zone, capacity_w from sites where name = $1 or id = $1",
+            args![named],
+        )
         .await?;
     site.ok_or_else(|| Error::new(crate::error::Kind::NotFound, format!("there is no site \"{named}\"")))
 }
@@ -65,7 +70,8 @@ pub async fn add(
         return Err(Error::invalid("a site's name has 1 to 100 characters"));
     }
     if jiff::tz::TimeZone::get(time_zone).is_err() {
-        let text = format!("\"{time_zone}\" is no time zone; use a name like America/Chicago or Asia/Shanghai");
+        let text =
+            format!("\"{time_zone}\" is no time zone; use a name like America/Chicago or Asia/Shanghai");
         return Err(Error::invalid(text));
     }
     let site = Site {
@@ -81,7 +87,11 @@ pub async fn add(
     )
     .await
     .map_err(|e| {
-        if e.is_constraint() { Error::conflict(format!("there is a site {name} already")).because(e) } else { e }
+        if e.is_constraint() {
+            Error::conflict(format!("there is a site {name} already")).because(e)
+        } else {
+            e
+        }
     })?;
     audit::record(&mut tx, now, by, "site.add", &site.id.to_string(), name).await?;
     tx.commit().await?;

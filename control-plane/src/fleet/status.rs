@@ -46,15 +46,8 @@ pub struct Signs {
 }
 
 impl Status {
-    pub const ALL: [Self; 7] = [
-        Self::Hashing,
-        Self::Starting,
-        Self::Curtailed,
-        Self::Off,
-        Self::Fault,
-        Self::NoAnswer,
-        Self::Stale,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Hashing, Self::Starting, Self::Curtailed, Self::Off, Self::Fault, Self::NoAnswer, Self::Stale];
 
     /// As in the API, in addresses and in style sheets.
     pub fn name(self) -> &'static str {

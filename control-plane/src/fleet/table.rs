@@ -66,7 +66,10 @@ impl Sort {
 
     /// Whether the first look is at the greatest: the hottest, not the coolest.
     pub fn starts_descending(self) -> bool {
-        matches!(self, Self::Hashrate | Self::Power | Self::Efficiency | Self::Hottest | Self::Fans | Self::Age)
+        matches!(
+            self,
+            Self::Hashrate | Self::Power | Self::Efficiency | Self::Hottest | Self::Fans | Self::Age
+        )
     }
 }
 
@@ -81,8 +84,14 @@ pub struct Query {
 
 /// The miners that a query asks for, in its order.
 pub fn find<'v>(view: &'v View, query: &Query, now: Millis) -> Vec<(&'v Miner, Status)> {
-    let words: Vec<String> =
-        query.search.chars().take(SEARCH).collect::<String>().split_whitespace().map(str::to_lowercase).collect();
+    let words: Vec<String> = query
+        .search
+        .chars()
+        .take(SEARCH)
+        .collect::<String>()
+        .split_whitespace()
+        .map(str::to_lowercase)
+        .collect();
     let mut found: Vec<(&Miner, Status)> = view
         .miners
         .iter()

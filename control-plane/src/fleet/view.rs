@@ -41,7 +41,8 @@ impl Agent {
     }
 
     pub fn clock_is_uncertain(&self) -> bool {
-        self.clock_state.as_deref() == Some("uncertain") || self.clock_skew_ms.is_some_and(|ms| ms.abs() > 60_000)
+        self.clock_state.as_deref() == Some("uncertain")
+            || self.clock_skew_ms.is_some_and(|ms| ms.abs() > 60_000)
     }
 }
 
@@ -195,7 +196,8 @@ impl View {
         let now = app.clock.now();
         let agents: Vec<Agent> = business.fetch_all(AGENTS, args![site.id]).await?;
         let inventory: Signature = business.fetch_one(SIGNATURE, args![site.id]).await?;
-        let before = before.filter(|b| b.inventory == inventory && b.whole <= now && now.since(b.whole) < WHOLE);
+        let before =
+            before.filter(|b| b.inventory == inventory && b.whole <= now && now.since(b.whole) < WHOLE);
         let (mut miners, mut received, whole) = match before {
             Some(before) => (before.miners.clone(), before.received, before.whole),
             None => {

@@ -72,7 +72,8 @@ impl<K: Clone + Eq + Hash> Counts<K> {
         if self.0.len() >= ENTRIES && !self.0.contains_key(&key) {
             self.0.retain(|_, (_, since)| now.since(*since) < WINDOW);
             if self.0.len() >= ENTRIES
-                && let Some(oldest) = self.0.iter().min_by_key(|(_, (_, since))| *since).map(|(key, _)| key.clone())
+                && let Some(oldest) =
+                    self.0.iter().min_by_key(|(_, (_, since))| *since).map(|(key, _)| key.clone())
             {
                 self.0.remove(&oldest);
             }

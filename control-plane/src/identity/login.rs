@@ -29,7 +29,13 @@ pub async fn sign_in(app: &App, name: &str, password: String, from: IpAddr) -> R
 ///
 /// # Errors
 /// The old password is wrong, the new one can't be taken, or the database fails.
-pub async fn choose_password(app: &App, caller: &Caller, old: String, new: String, from: IpAddr) -> Result<String> {
+pub async fn choose_password(
+    app: &App,
+    caller: &Caller,
+    old: String,
+    new: String,
+    from: IpAddr,
+) -> Result<String> {
     passwords::check_choice(&new, &caller.name)?;
     if old == new {
         return Err(Error::invalid(Message::key("error-password-same")));

@@ -56,7 +56,8 @@ impl Passwords {
                 return Ok(false);
             };
             Ok(password.len() <= LONGEST
-                && PasswordVerifier::<str>::verify_password(&Argon2::default(), password.as_bytes(), &hash).is_ok())
+                && PasswordVerifier::<str>::verify_password(&Argon2::default(), password.as_bytes(), &hash)
+                    .is_ok())
         })
         .await
     }
@@ -133,7 +134,8 @@ mod tests {
     #[tokio::test]
     async fn a_flood_is_refused() {
         let passwords = Passwords::default();
-        let places: Vec<_> = (0..WAITING + AT_ONCE).map(|_| Place::take(&passwords.waiting).unwrap()).collect();
+        let places: Vec<_> =
+            (0..WAITING + AT_ONCE).map(|_| Place::take(&passwords.waiting).unwrap()).collect();
         let refused = passwords.verify("x".into(), None).await.unwrap_err();
         assert!(matches!(refused.kind(), Kind::TooMany(_)));
         drop(places);

@@ -39,8 +39,11 @@ row! {
 /// The database fails.
 pub async fn begin(tx: &mut Tx, user: UserId, now: Millis) -> Result<String> {
     let id = hex(&random::bytes::<32>());
-    tx.execute("delete from sessions where expires_at <= $1 or seen_at <= $2", args![now, Millis(now.0 - IDLE.0 as i64)])
-        .await?;
+    tx.execute(
+        "delete from sessions where expires_at <= $1 or seen_at <= $2",
+        args![now, Millis(now.0 - IDLE.0 as i64)],
+    )
+    .await?;
     tx.execute(
         "delete from sessions where user_id = $1 and id_hash not in \
          (select id_hash from sessions where user_id = $1 order by seen_at desc limit $2)",
@@ -66,7 +69,11 @@ pub async fn caller(db: &Db, id: &str, now: Millis) -> Result<Option<Caller>> {
     let id_hash = sha256_hex(id.as_bytes());
     let Some(row) = find(db, &id_hash, now).await? else { return Ok(None) };
     if now.since(row.seen_at) >= NOTED {
-        db.execute("update sessions set seen_at = $2 where id_hash = $1 and seen_at < $2", args![&id_hash, now]).await?;
+        db.execute(
+            "update sessions set seen_at = $2 where id_hash = $1 and seen_at < $2",
+            args![&id_hash, now],
+        )
+        .await?;
     }
     let role = Role::parse(&row.role).map_err(Error::internal)?;
     let by = By::Session { id_hash, csrf: row.csrf, must_change_password: row.must_change_password };

@@ -97,7 +97,11 @@ pub async fn add(db: &Db, name: &str, role: Role, by: &str, now: Millis) -> Resu
     let insert = "insert into users (id, name, role, password_hash, must_change_password, created_at) \
                   values ($1, $2, $3, $4, 1, $5)";
     tx.execute(insert, args![id, name, role.name(), hash, now]).await.map_err(|e| {
-        if e.is_constraint() { Error::conflict(format!("there is a user {name} already")).because(e) } else { e }
+        if e.is_constraint() {
+            Error::conflict(format!("there is a user {name} already")).because(e)
+        } else {
+            e
+        }
     })?;
     audit::record(&mut tx, now, by, "user.add", &id.to_string(), &format!("{name}, {}", role.name())).await?;
     tx.commit().await?;
@@ -147,8 +151,10 @@ pub async fn disable(db: &Db, name: &str, by: &str, now: Millis) -> Result<()> {
     if user.role == Role::Owner && others == 0 {
         return Err(Error::conflict("this is the last owner; add another one first"));
     }
-    let disabled =
-        tx.execute("update users set disabled_at = $2 where id = $1 and disabled_at is null", args![user.id, now]);
+    let disabled = tx.execute(
+        "update users set disabled_at = $2 where id = $1 and disabled_at is null",
+        args![user.id, now],
+    );
     if disabled.await? > 0 {
         tx.execute("delete from sessions where user_id = $1", args![user.id]).await?;
         audit::record(&mut tx, now, by, "user.disable", &user.id.to_string(), name).await?;

@@ -64,7 +64,10 @@ mod tests {
             let stores = Stores::open(folder.path()).await.unwrap();
             let (tables,): (i64,) = stores
                 .business
-                .fetch_one("select count(*) from sqlite_master where type = 'table' and name = 'sites'", args![])
+                .fetch_one(
+                    "select count(*) from sqlite_master where type = 'table' and name = 'sites'",
+                    args![],
+                )
                 .await
                 .unwrap();
             assert_eq!(tables, 1);
@@ -92,8 +95,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_database_is_refused_with_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(BUSINESS_FILE), "not a database, long enough to be looked at".repeat(100))
-            .unwrap();
+        std::fs::write(
+            folder.path().join(BUSINESS_FILE),
+            "not a database, long enough to be looked at".repeat(100),
+        )
+        .unwrap();
         let error = Stores::open(folder.path()).await.unwrap_err();
         assert!(error.to_string().contains(BUSINESS_FILE), "{error}");
     }

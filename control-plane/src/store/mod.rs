@@ -17,7 +17,8 @@ pub use values::{Column, Columns, Row, Value};
 use crate::error::{Error, Result};
 use hashinsight_protocol::units::DurationMs;
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use sqlx::{Executor, Sqlite};
 use std::path::Path;
@@ -80,7 +81,8 @@ impl Db {
             .optimize_on_close(true, None);
         let pool = |connections: u32| SqlitePoolOptions::new().max_connections(connections);
         let write = pool(1).connect_with(options.clone()).await.map_err(|e| cannot_open(file, e))?;
-        let read = pool(READERS).connect_with(options.read_only(true)).await.map_err(|e| cannot_open(file, e))?;
+        let read =
+            pool(READERS).connect_with(options.read_only(true)).await.map_err(|e| cannot_open(file, e))?;
         Ok(Self::Sqlite { read, write })
     }
 
@@ -158,7 +160,10 @@ fn one<R>(row: Option<R>) -> Result<R> {
 }
 
 fn cannot_open(file: &Path, error: sqlx::Error) -> Error {
-    let text = format!("the database {} can't be opened; is it a file of ours, and may we write there?", file.display());
+    let text = format!(
+        "the database {} can't be opened; is it a file of ours, and may we write there?",
+        file.display()
+    );
     Error::new(crate::error::Kind::Internal, text).because(error)
 }
 

@@ -111,7 +111,11 @@ macro_rules! stored_as {
     )*};
 }
 
-fn read_as<B: Column, T>(row: &Columns<'_>, at: usize, from: impl Fn(B) -> Option<T>) -> Result<T, sqlx::Error> {
+fn read_as<B: Column, T>(
+    row: &Columns<'_>,
+    at: usize,
+    from: impl Fn(B) -> Option<T>,
+) -> Result<T, sqlx::Error> {
     from(B::read(row, at)?).ok_or_else(|| not_stored_by_us(at))
 }
 

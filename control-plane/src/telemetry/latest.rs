@@ -129,19 +129,17 @@ pub fn name<T: serde::Serialize>(value: T) -> String {
 }
 
 fn upsert(rows: usize) -> String {
-    let columns = 5 + ANSWER.len();
     let mut sql = format!(
         "insert into latest (agent_id, miner_id, at, received_at, poll, {}) values ",
         ANSWER.join(", ")
     );
-    for row in 0..rows {
-        let places: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
-        let comma = if row == 0 { "" } else { ", " };
-        // Writing to a string never fails.
-        let _ = write!(sql, "{comma}({})", places.join(", "));
-    }
+    // Placeholders without a number: SQLite seeks a numbered one in a list, which takes the square of
+    // their count.
+    let places = format!("({})", vec!["?"; 5 + ANSWER.len()].join(", "));
+    sql.push_str(&vec![places; rows].join(", "));
     sql.push_str(" on conflict (agent_id, miner_id) do update set ");
     for column in ["received_at", "poll"] {
+        // Writing to a string never fails.
         let _ = write!(
             sql,
             "{column} = case when excluded.at > latest.at then excluded.{column} else latest.{column} end, "

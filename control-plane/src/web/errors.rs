@@ -100,11 +100,8 @@ fn answer(
         }
         return response;
     }
-    let page = Page {
-        caller,
-        path: uri.path().to_owned(),
-        ..Page::for_nobody(app, language, error.text(language))
-    };
+    let page =
+        Page { caller, path: uri.path().to_owned(), ..Page::for_nobody(app, language, error.text(language)) };
     let text = error.text(language);
     with_retry(error, (status, html(&ErrorPage { page, status: status.as_u16(), text })).into_response())
 }

@@ -72,7 +72,7 @@ pub fn grouped(number: i64) -> String {
         out.push('-');
     }
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -127,7 +127,10 @@ mod tests {
     #[test]
     fn quantities_have_their_units() {
         let w = |w| power(Watts::new(w).unwrap()).to_string();
-        assert_eq!((w(0.0), w(3250.4), w(51_234.0)), ("0\u{a0}W".into(), "3,250\u{a0}W".into(), "51.2\u{a0}kW".into()));
+        assert_eq!(
+            (w(0.0), w(3250.4), w(51_234.0)),
+            ("0\u{a0}W".into(), "3,250\u{a0}W".into(), "51.2\u{a0}kW".into())
+        );
         assert_eq!(w(32_500_000.0), "32.50\u{a0}MW");
         let h = |h| hashrate(Hashrate::new(h).unwrap()).to_string();
         assert_eq!((h(0.0), h(1.1e18)), ("0\u{a0}TH/s".into(), "1.10\u{a0}EH/s".into()));
@@ -139,7 +142,10 @@ mod tests {
     fn times_have_words_in_both_languages() {
         let minutes = DurationMs::from_minutes;
         let en = |m| duration(Language::English, minutes(m));
-        assert_eq!((en(0), en(59), en(60), en(61)), ("0 s".into(), "59 min".into(), "1 h".into(), "1 h 1 min".into()));
+        assert_eq!(
+            (en(0), en(59), en(60), en(61)),
+            ("0 s".into(), "59 min".into(), "1 h".into(), "1 h 1 min".into())
+        );
         assert_eq!((en(60 * 24), en(60 * 25 + 1)), ("1 d".into(), "1 d 1 h".into()));
         assert_eq!(age(Language::Chinese, minutes(3)), "3 分钟");
     }

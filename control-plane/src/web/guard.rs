@@ -58,7 +58,9 @@ async fn admit(needs: Needs, caller: Option<Caller>, mut request: Request) -> Re
     };
     if let By::Session { csrf, must_change_password, .. } = &caller.by {
         if *must_change_password && matches!(needs, Needs::May(_)) {
-            return Err(Error::new(Kind::Forbidden, Message::key("error-password-first")).because(PasswordFirst));
+            return Err(
+                Error::new(Kind::Forbidden, Message::key("error-password-first")).because(PasswordFirst)
+            );
         }
         // What is open to strangers changes nothing of a session: its token is not asked for, so that
         // a page from before the sign-in still works.
@@ -124,7 +126,8 @@ async fn token(request: Request) -> Result<(Option<String>, Request)> {
         return Ok((None, request));
     }
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, FORM).await.map_err(|e| Error::invalid(Message::key("error-form")).because(e))?;
+    let bytes =
+        to_bytes(body, FORM).await.map_err(|e| Error::invalid(Message::key("error-form")).because(e))?;
     let token = field(&bytes, FIELD);
     Ok((token, Request::from_parts(parts, Body::from(bytes))))
 }

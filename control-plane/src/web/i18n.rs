@@ -122,7 +122,8 @@ impl Language {
 
     /// The text of a key with its variables.
     pub fn with(self, key: &str, args: &[Argument]) -> String {
-        let map: HashMap<&str, FluentValue<'_>> = args.iter().map(|(name, value)| (*name, value.fluent())).collect();
+        let map: HashMap<&str, FluentValue<'_>> =
+            args.iter().map(|(name, value)| (*name, value.fluent())).collect();
         let args = (!args.is_empty()).then_some(&map);
         LOCALES
             .lookup_single_language(self.id(), key, args)
@@ -199,7 +200,9 @@ mod tests {
                     keys.entry(key.clone()).or_default();
                 }
                 for variable in line.split('$').skip(1) {
-                    let end = variable.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(variable.len());
+                    let end = variable
+                        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                        .unwrap_or(variable.len());
                     keys.entry(key.clone()).or_default().insert(variable[..end].to_owned());
                 }
             }

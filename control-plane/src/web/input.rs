@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use axum::Form;
 use axum::extract::rejection::{FormRejection, JsonRejection};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::request::Parts;
 use axum::http::header;
+use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 /// A form's fields.
@@ -22,7 +22,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Fields<T> {
     type Rejection = Error;
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let form: Result<Form<T>, FormRejection> = Form::from_request(request, state).await;
-        form.map(|Form(fields)| Self(fields)).map_err(|e| Error::invalid(Message::key("error-form")).because(e))
+        form.map(|Form(fields)| Self(fields))
+            .map_err(|e| Error::invalid(Message::key("error-form")).because(e))
     }
 }
 

@@ -14,9 +14,9 @@ pub mod routes;
 pub mod server;
 pub mod session;
 pub mod sse;
-pub mod when;
 #[cfg(test)]
 mod tests;
+pub mod when;
 
 use crate::App;
 use crate::error::Result;

@@ -57,7 +57,8 @@ pub async fn run(listener: TcpListener, router: Router, shutdown: CancellationTo
             }
         }
     }
-    let _ = tokio::time::timeout(ENDING.into(), async { while connections.join_next().await.is_some() {} }).await;
+    let _ =
+        tokio::time::timeout(ENDING.into(), async { while connections.join_next().await.is_some() {} }).await;
     Ok(())
 }
 

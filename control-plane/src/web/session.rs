@@ -26,7 +26,11 @@ pub fn id<'h>(config: &Config, headers: &'h HeaderMap) -> Option<&'h str> {
 /// None for an id of ours.
 pub fn set(config: &Config, id: &str) -> Result<HeaderValue> {
     let seconds = sessions::LONGEST.0 / 1000;
-    value(format!("{}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{}", name(config), secure(config)))
+    value(format!(
+        "{}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{}",
+        name(config),
+        secure(config)
+    ))
 }
 
 /// What takes the session's cookie away.
@@ -43,12 +47,16 @@ pub fn clear(config: &Config) -> Result<HeaderValue> {
 /// None.
 pub fn set_language(config: &Config, language: Language) -> Result<HeaderValue> {
     let tag = language.tag();
-    value(format!("{LANGUAGE}={tag}; Path=/; Max-Age={LANGUAGE_SECONDS}; HttpOnly; SameSite=Lax{}", secure(config)))
+    value(format!(
+        "{LANGUAGE}={tag}; Path=/; Max-Age={LANGUAGE_SECONDS}; HttpOnly; SameSite=Lax{}",
+        secure(config)
+    ))
 }
 
 /// The reader's language: chosen, or else the browser's.
 pub fn language(headers: &HeaderMap) -> Language {
-    let accepted = || headers.get(header::ACCEPT_LANGUAGE).and_then(|h| h.to_str().ok()).map(Language::accepted);
+    let accepted =
+        || headers.get(header::ACCEPT_LANGUAGE).and_then(|h| h.to_str().ok()).map(Language::accepted);
     cookie(headers, LANGUAGE).and_then(Language::from_tag).or_else(accepted).unwrap_or_default()
 }
 

@@ -34,7 +34,11 @@ struct Watching {
 }
 
 /// Changes of a site.
-pub async fn site(State(app): State<Arc<App>>, caller: Caller, Path(site): Path<String>) -> Result<impl IntoResponse> {
+pub async fn site(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(site): Path<String>,
+) -> Result<impl IntoResponse> {
     let site: SiteId = site.parse()?;
     sites::get(&app.stores.business, site).await?;
     let changes = app.live.subscribe(site);

@@ -59,7 +59,8 @@ async fn console() -> Console {
     let addresses = Addresses { http: config.http, mqtt: config.mqtt, enrol: config.enrol };
     let stores = Stores::open(folder.path()).await.unwrap();
     let app = App::open(config, addresses, Clock::standing_at(NOW), stores).await.unwrap();
-    let site = sites::add(&app.stores.business, "North", "America/Chicago", Some(2000), "test", NOW).await.unwrap();
+    let site =
+        sites::add(&app.stores.business, "North", "America/Chicago", Some(2000), "test", NOW).await.unwrap();
     let router = routes::router(Arc::clone(&app));
     Console { app, router, site, _folder: folder }
 }
@@ -69,7 +70,11 @@ impl Console {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 4 << 20).await.unwrap();
-        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.into()).unwrap() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.into()).unwrap(),
+        }
     }
 
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -82,7 +87,8 @@ impl Console {
 
     /// A user who has chosen a password; the session's cookie.
     async fn signed_in(&self, name: &str, role: Role) -> String {
-        let once = users::add(&self.app.stores.business, name, role, "test", self.app.clock.now()).await.unwrap();
+        let once =
+            users::add(&self.app.stores.business, name, role, "test", self.app.clock.now()).await.unwrap();
         let cookie = self.post("/login", &[], &format!("name={name}&password={once}")).await.cookie();
         let csrf = self.get("/password", &[("cookie", &cookie)]).await.csrf();
         let new = PASSWORD.replace(' ', "+");
@@ -158,9 +164,12 @@ async fn strangers_are_refused_everywhere() {
             continue;
         }
         let path = filled(route.path);
-        for header in [("accept", "*/*"), ("cookie", "hashinsight_session=guessed"), ("authorization", "Bearer hik_x")] {
+        for header in
+            [("accept", "*/*"), ("cookie", "hashinsight_session=guessed"), ("authorization", "Bearer hik_x")]
+        {
             let answer = console.send(request(route.method.clone(), &path, &[header], String::new())).await;
-            let sent_away = answer.status == StatusCode::SEE_OTHER && answer.header("location").starts_with("/login");
+            let sent_away =
+                answer.status == StatusCode::SEE_OTHER && answer.header("location").starts_with("/login");
             let is_refused = answer.status == StatusCode::UNAUTHORIZED || sent_away;
             assert!(is_refused, "{} {path} {header:?}: {} {}", route.method, answer.status, answer.text);
             assert!(!path.starts_with("/api/") || answer.text.starts_with("{\"error\":"), "{}", answer.text);
@@ -178,9 +187,17 @@ async fn every_role_gets_what_it_may_and_no_more() {
         for route in routes::table() {
             let Needs::May(permission) = route.needs else { continue };
             let path = filled(route.path);
-            let answer = console.send(request(route.method.clone(), &path, &[("authorization", &key)], String::new())).await;
+            let answer = console
+                .send(request(route.method.clone(), &path, &[("authorization", &key)], String::new()))
+                .await;
             let is_refused = answer.status == StatusCode::FORBIDDEN;
-            assert_eq!(is_refused, !role.may(permission), "{role:?} {} {path}: {}", route.method, answer.status);
+            assert_eq!(
+                is_refused,
+                !role.may(permission),
+                "{role:?} {} {path}: {}",
+                route.method,
+                answer.status
+            );
         }
     }
     assert!(!Role::Viewer.may(Permission::OrderPlans) && !Role::Technician.may(Permission::RunPlans));
@@ -197,8 +214,13 @@ async fn an_agents_site_needs_a_password_of_ones_own_first() {
     assert_eq!(api.status, StatusCode::FORBIDDEN);
     let page = console.get("/password", &[("cookie", &cookie)]).await;
     let csrf = page.csrf();
-    for (new, again, says) in [("short", "short", "at least 12"), (PASSWORD, "another one entirely", "differ"), (&once, &once, "the old one")] {
-        let form = format!("csrf={csrf}&old={once}&new={}&again={}", new.replace(' ', "+"), again.replace(' ', "+"));
+    for (new, again, says) in [
+        ("short", "short", "at least 12"),
+        (PASSWORD, "another one entirely", "differ"),
+        (&once, &once, "the old one"),
+    ] {
+        let form =
+            format!("csrf={csrf}&old={once}&new={}&again={}", new.replace(' ', "+"), again.replace(' ', "+"));
         let answer = console.post("/password", &[("cookie", &cookie)], &form).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);
         assert!(answer.text.contains(says), "{says}: {}", answer.text);
@@ -209,9 +231,15 @@ async fn an_agents_site_needs_a_password_of_ones_own_first() {
 async fn a_new_password_ends_all_sessions() {
     let console = console().await;
     let cookie = console.signed_in("owner", Role::Owner).await;
-    let other = console.post("/login", &[], &format!("name=owner&password={}", PASSWORD.replace(' ', "+"))).await.cookie();
+    let other = console
+        .post("/login", &[], &format!("name=owner&password={}", PASSWORD.replace(' ', "+")))
+        .await
+        .cookie();
     let csrf = console.get("/password", &[("cookie", &cookie)]).await.csrf();
-    let form = format!("csrf={csrf}&old={}&new=five+words+in+a+row&again=five+words+in+a+row", PASSWORD.replace(' ', "+"));
+    let form = format!(
+        "csrf={csrf}&old={}&new=five+words+in+a+row&again=five+words+in+a+row",
+        PASSWORD.replace(' ', "+")
+    );
     let answer = console.post("/password", &[("cookie", &cookie)], &form).await;
     assert_eq!(answer.status, StatusCode::SEE_OTHER);
     for (cookie, status) in [(cookie, 303), (other, 303), (answer.cookie(), 200)] {
@@ -239,8 +267,12 @@ async fn a_changed_request_without_its_token_is_refused() {
     }
     // The last one did sign out.
     assert_eq!(console.get("/sites", &[("cookie", &cookie)]).await.status, StatusCode::SEE_OTHER);
-    for path in ["/api/v1/plans/preview", "/api/v1/plans", "/api/v1/plans/x/approve", "/api/v1/plans/x/stop"] {
-        let cookie = console.post("/login", &[], &format!("name=owner&password={}", PASSWORD.replace(' ', "+"))).await.cookie();
+    for path in ["/api/v1/plans/preview", "/api/v1/plans", "/api/v1/plans/x/approve", "/api/v1/plans/x/stop"]
+    {
+        let cookie = console
+            .post("/login", &[], &format!("name=owner&password={}", PASSWORD.replace(' ', "+")))
+            .await
+            .cookie();
         let answer = console.post(path, &[("cookie", &cookie)], "").await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
     }
@@ -278,7 +310,10 @@ async fn a_session_ends_when_it_is_idle_or_its_user_is_gone() {
     let other = console.signed_in("other", Role::Viewer).await;
     users::disable(&console.app.stores.business, "other", "test", console.app.clock.now()).await.unwrap();
     assert_eq!(console.get("/sites", &[("cookie", &other)]).await.status, StatusCode::SEE_OTHER);
-    assert!(users::disable(&console.app.stores.business, "owner", "test", NOW).await.is_err(), "the last owner stays");
+    assert!(
+        users::disable(&console.app.stores.business, "owner", "test", NOW).await.is_err(),
+        "the last owner stays"
+    );
 }
 
 #[tokio::test]
@@ -288,7 +323,10 @@ async fn a_revoked_key_opens_nothing() {
     assert_eq!(console.get("/api/v1/sites", &[("authorization", &key)]).await.status, StatusCode::OK);
     let id = api_keys::all(&console.app.stores.business).await.unwrap()[0].0.clone();
     api_keys::revoke(&console.app.stores.business, &id, "test", NOW).await.unwrap();
-    assert_eq!(console.get("/api/v1/sites", &[("authorization", &key)]).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        console.get("/api/v1/sites", &[("authorization", &key)]).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
@@ -306,7 +344,12 @@ async fn pages_say_what_they_should() {
     for (path, language, status, says) in [
         ("/sites", "en", 200, &["North", "195.0", "kW", "6.00", "PH/s", "60"][..]),
         ("/sites", "zh-CN,zh;q=0.9,en;q=0.5", 200, &["矿场", "lang=\"zh-CN\""]),
-        (&site, "en", 200, &["195.0", "32.5", "J/TH", "119", "°C", "1–50 of 60", "S19 &#60;Pro&#62;", "Hashing", "7 s"]),
+        (
+            &site,
+            "en",
+            200,
+            &["195.0", "32.5", "J/TH", "119", "°C", "1–50 of 60", "S19 &#60;Pro&#62;", "Hashing", "7 s"],
+        ),
         (&site, "zh", 200, &["运行中", "第 1–50 台，共 60 台"]),
         (&format!("{site}?page=2&sort=-hottest"), "en", 200, &["51–60 of 60", "aria-sort=\"descending\""]),
         (&format!("{site}?page=999"), "en", 200, &["51–60 of 60"]),
@@ -327,7 +370,9 @@ async fn pages_say_what_they_should() {
             assert!(answer.text.contains(text), "{path} does not say {text:?}: {}", answer.text);
         }
         assert!(answer.header("content-security-policy").contains("default-src 'self'"), "{path}");
-        let has_code = ["<script>", "onclick=", " style=\"", "javascript:"].iter().any(|code| answer.text.contains(code));
+        let has_code = ["<script>", "onclick=", " style=\"", "javascript:"]
+            .iter()
+            .any(|code| answer.text.contains(code));
         assert!(!has_code, "{path} has code or style of its own, which the policy refuses");
     }
 }
@@ -338,7 +383,9 @@ async fn a_stale_site_says_so() {
     console.seed(3).await;
     console.app.clock.advance(DurationMs::from_minutes(14));
     let cookie = console.signed_in("owner", Role::Owner).await;
-    let page = console.get(&format!("/sites/{}", console.site.id), &[("cookie", &cookie), ("accept-language", "en")]).await;
+    let page = console
+        .get(&format!("/sites/{}", console.site.id), &[("cookie", &cookie), ("accept-language", "en")])
+        .await;
     for text in ["Stale", "14 min", "0 <span class=\"unit\">/ 3"] {
         assert!(page.text.contains(text), "{text}: {}", page.text);
     }
@@ -350,13 +397,18 @@ async fn the_api_answers_in_numbers() {
     console.seed(3).await;
     let key = console.key(Role::Viewer).await;
     let get = async |path: &str| {
-        let answer = console.get(&format!("/api/v1/sites/{}{path}", console.site.id), &[("authorization", &key)]).await;
+        let answer = console
+            .get(&format!("/api/v1/sites/{}{path}", console.site.id), &[("authorization", &key)])
+            .await;
         let json: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();
         (answer.status.as_u16(), json)
     };
     let (status, summary) = get("/summary").await;
     assert_eq!(status, 200);
-    assert_eq!((&summary["miners"], &summary["answered"], &summary["power_w"]), (&3.into(), &3.into(), &9750.0.into()));
+    assert_eq!(
+        (&summary["miners"], &summary["answered"], &summary["power_w"]),
+        (&3.into(), &3.into(), &9750.0.into())
+    );
     assert_eq!((&summary["by_status"]["hashing"], &summary["by_status"]["fault"]), (&3.into(), &0.into()));
     assert_eq!(summary["agents"][0]["online"], false);
     let (_, miners) = get("/miners?limit=1&offset=1&sort=-hottest&status=hashing").await;
@@ -424,7 +476,10 @@ async fn a_viewer_gets_word_of_changes_once_a_second_at_most() {
     let mut events = 0;
     while began.elapsed() < std::time::Duration::from_millis(2500) {
         console.app.live.changed(console.site.id);
-        let next = tokio::time::timeout(std::time::Duration::from_millis(50), http_body_util::BodyExt::frame(&mut body));
+        let next = tokio::time::timeout(
+            std::time::Duration::from_millis(50),
+            http_body_util::BodyExt::frame(&mut body),
+        );
         if let Ok(frame) = next.await {
             let data = frame.unwrap().unwrap().into_data().unwrap();
             assert!(data.starts_with(b"event: changed\n"), "{data:?}");

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// From the last byte of an answer to the stamp of its reading. A busy machine may take its time.
 pub const TOLERANCE_MS: i64 = 3_000;
 
+/// Answers this close may be stamped in another order than they were given.
+const TIE_MS: i64 = 100;
+
 /// A poll that a device answered in full.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -79,13 +82,16 @@ fn pair(answers: &[Answer], stored: &[Stored], until: i64) -> Books {
         stored: stored.iter().filter(|s| s.at <= until).count(),
         ..Books::default()
     };
+    let all = answers;
     let (mut answers, mut stored) = (answers.iter().peekable(), stored.iter().peekable());
     loop {
         match (answers.peek(), stored.peek()) {
             (Some(a), Some(s)) if (a.at - s.at).abs() <= TOLERANCE_MS => {
                 if a.at <= until {
                     books.matched += 1;
-                    books.wrong += usize::from(!same(a.hashrate_hs, s.hashrate_hs));
+                    let tie = |b: &&Answer| (b.at - s.at).abs() <= TIE_MS;
+                    let mut near = all.iter().filter(tie).chain([*a]);
+                    books.wrong += usize::from(!near.any(|a| same(a.hashrate_hs, s.hashrate_hs)));
                 }
                 answers.next();
                 stored.next();

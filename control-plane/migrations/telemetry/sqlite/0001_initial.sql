@@ -80,7 +80,7 @@ create table latest (
     mode text,
     warnings integer,
     primary key (agent_id, miner_id)
-) strict;
+) strict, without rowid;
 
 -- Five minutes of one agent's site-wide sums.
 create table site_rollups (

@@ -33,7 +33,9 @@ mod tests {
         for ours in ["/", "/sites/x?sort=power&page=2"] {
             assert_eq!(safe_path(Some(ours)), ours);
         }
-        for other in ["", "sites", "//evil.example", "/\\evil.example", "https://evil.example", "/a\r\nb", "/ä"] {
+        for other in
+            ["", "sites", "//evil.example", "/\\evil.example", "https://evil.example", "/a\r\nb", "/ä"]
+        {
             assert_eq!(safe_path(Some(other)), "/", "{other}");
         }
         assert_eq!(safe_path(None), "/");
