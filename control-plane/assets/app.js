@@ -192,6 +192,11 @@
     return { attach };
   })();
 
+  // The address may have changed since the page was made: a switch of language stays where one is.
+  document.addEventListener("submit", (event) => {
+    if (event.target.matches("form.languages")) event.target.elements.next.value = location.pathname + location.search;
+  });
+
   // A menu closes when somebody looks elsewhere.
   document.addEventListener("click", (event) => {
     for (const open of document.querySelectorAll("details.user[open]")) {
