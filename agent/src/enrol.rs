@@ -51,6 +51,9 @@ pub struct EnrolArgs {
     /// The one-time token from the console.
     #[arg(long, value_name = "TOKEN", env = "HASHINSIGHT_TOKEN", hide_env_values = true)]
     token: String,
+    /// What the console calls this gateway [default: its host name].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
 }
 
 /// Enrols this gateway.
@@ -67,7 +70,7 @@ pub async fn enrol(args: EnrolArgs) -> Result<(), Failure> {
         secret: token.secret().to_owned(),
         csr_pem: keys.csr_pem.clone(),
         batch_key: hex(&keys.batch_public),
-        hostname: hostname(),
+        hostname: args.name.as_deref().map_or_else(hostname, bounded_text),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let response = ask(&host, port, *token.ca_fingerprint(), &request).await?;

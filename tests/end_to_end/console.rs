@@ -23,13 +23,14 @@ fn operate(driver: &std::path::Path) -> Result<()> {
     browser.open(&format!("{base}/"))?;
     browser.fill("input[name=name]", "owner")?;
     browser.fill("input[name=password]", world.owner_password.as_deref().unwrap_or_default())?;
-    browser.click("main button[type=submit]")?;
+    browser.click("main form button.primary")?;
 
     // The one-time password opens nothing but the page that replaces it.
     browser.wait_for("password", SOON)?;
+    browser.fill("input[name=old]", world.owner_password.as_deref().unwrap_or_default())?;
     browser.fill("input[name=new]", "a much longer passphrase")?;
     browser.fill("input[name=again]", "a much longer passphrase")?;
-    browser.click("main button[type=submit]")?;
+    browser.click("main form button.primary")?;
 
     let site = world.site_id(SITE)?.to_owned();
     browser.open(&format!("{base}/sites/{site}"))?;
@@ -46,7 +47,7 @@ fn operate(driver: &std::path::Path) -> Result<()> {
     browser.fill("input[name=minutes]", "10")?;
     browser.click("button[value=preview]")?;
     browser.wait_for("J/TH", SOON)?;
-    browser.click("button[value=approve]")?;
+    browser.click("button[value=send]")?;
     browser.wait_for("Stop now", SOON)?;
     browser.wait_for("Holding", Duration::from_secs(90))?;
     assert_eq!(browser.eval("return document.documentElement.scrollWidth <= window.innerWidth")?, true);

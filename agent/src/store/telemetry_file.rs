@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS gaps (id INTEGER PRIMARY KEY AUTOINCREMENT, gap TEXT 
 const GUESS: u64 = 64;
 /// Half of the journal's reserve: on a disk with less room the outbox doesn't grow.
 const LOW: u64 = 4 << 20;
+/// What the outbox may hold on such a disk in any case: enough to go on while there is contact.
+const LITTLE: u64 = 1 << 20;
 
 pub(crate) struct TelemetryFile {
     path: PathBuf,
@@ -313,10 +315,11 @@ impl TelemetryFile {
     }
 
     /// Drops oldest groups until `more` bytes fit; a little further, so that it isn't done each cycle. On a
-    /// disk that is low the file grows no more: what is left there is for the journal.
+    /// disk that is low it holds no more than it does: what is left there is for the journal.
     fn make_room(&mut self, more: u64, low: bool, at: MomentV1) -> Result<(), StoreError> {
-        let (quota, cause) = if low && self.bytes < self.quota {
-            (self.bytes, GapCauseV1::DiskFull)
+        let little = self.bytes.max(LITTLE);
+        let (quota, cause) = if low && little < self.quota {
+            (little, GapCauseV1::DiskFull)
         } else {
             (self.quota, GapCauseV1::Quota)
         };
@@ -325,7 +328,7 @@ impl TelemetryFile {
         }
         let goal = quota / 10 * 9;
         while self.bytes + more > goal && self.drop_oldest(cause, at)? {}
-        if low && more > quota { Err(StoreError::Full) } else { Ok(()) }
+        Ok(())
     }
 
     /// Drops the group of the oldest batch, with a gap. `false` when there is none.

@@ -69,7 +69,7 @@ tile-efficiency = Efficiency
 tile-hottest = Hottest
 tile-hottest-where = at { $place }
 tile-miners = Miners
-tile-answering = answering
+tile-answering = Miners answering
 tile-load = { $percent }% of { $capacity }
 
 # Status of a miner
@@ -83,7 +83,7 @@ status-stale = Stale
 mark-held = in a plan
 mark-out-of-service = out of service
 mark-protected = protected
-mark-weak = known by address only
+mark-weak = address only
 power-modelled = Not measured: from the model's J/TH
 
 # Columns

@@ -69,7 +69,7 @@ tile-efficiency = 能效
 tile-hottest = 最高温度
 tile-hottest-where = 位于 { $place }
 tile-miners = 矿机
-tile-answering = 有应答
+tile-answering = 有应答的矿机
 tile-load = { $capacity } 的 { $percent }%
 
 # 矿机状态
@@ -83,7 +83,7 @@ status-stale = 数据过期
 mark-held = 计划中
 mark-out-of-service = 停用
 mark-protected = 受保护
-mark-weak = 仅凭地址识别
+mark-weak = 仅凭地址
 power-modelled = 非实测：按型号能效估算
 
 # 列

@@ -193,7 +193,7 @@ impl Agent {
             command
         };
         let enrol = format!("https://localhost:{}", address(addresses, "enrol")?.port());
-        run(call(&["enroll", "--url", &enrol, "--token", token]))?;
+        run(call(&["enroll", "--url", &enrol, "--token", token, "--name", &agent.name]))?;
         let mut import = call(&["inventory", "import"]);
         import.arg(&inventory);
         run(import)?;

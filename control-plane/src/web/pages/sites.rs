@@ -82,6 +82,6 @@ fn line(page: &Page, site: &Overview) -> Line {
         agents_online: site.agents_online,
         as_of: site.as_of.map(|at| at.0),
         age: age.map_or_else(|| format::UNKNOWN.to_owned(), |age| format::age(page.t, age)),
-        is_old: age.is_none_or(|age| age >= crate::fleet::status::STALE),
+        is_old: site.miners > 0 && age.is_none_or(|age| age >= crate::fleet::status::STALE),
     }
 }
