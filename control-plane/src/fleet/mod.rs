@@ -176,7 +176,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let app = app(folder.path()).await;
         for n in 0..SITES + 5 {
-            let site = sites::add(&app.stores.business, &n.to_string(), "UTC", None, "test", NOW).await.unwrap();
+            let site =
+                sites::add(&app.stores.business, &n.to_string(), "UTC", None, "test", NOW).await.unwrap();
             app.clock.advance(DurationMs(1));
             app.fleet.view(&app, site.id).await.unwrap();
         }
