@@ -19,6 +19,7 @@
 //! never "stopped"; no pool password or credential is printed.
 
 mod ask;
+mod change;
 pub mod control;
 pub mod decode;
 mod device;
@@ -40,6 +41,7 @@ mod tcp;
 mod text;
 mod whatsminer;
 
+pub use change::{Change, PoolSetting, judge_change};
 pub use decode::{Decoded, decode};
 pub use device::{API_PORT, Credentials, Device, DeviceError, Heard, Limits, Secret};
 pub use judge::{judge_running, judge_stopped};
@@ -144,6 +146,23 @@ pub async fn wake(
     now: Millis,
 ) -> Result<WriteOutcome, DeviceError> {
     Box::pin(drivers::wake(&Context::new(profiles, device, identified, limits, now)?, pre)).await
+}
+
+/// Changes something else in a device. Nothing is put back by itself: a limit is undone by [`wake`]
+/// with the pre-state that holds the former one, pools by another change. May take up to
+/// [`write_time`].
+///
+/// # Errors
+/// As [`stop`]; what the firmware cannot change is [`DeviceError::Unsupported`] and nothing is sent.
+pub async fn change(
+    profiles: &Profiles,
+    device: &Device,
+    identified: &Identified,
+    change: &Change,
+    limits: &Limits,
+    now: Millis,
+) -> Result<WriteOutcome, DeviceError> {
+    Box::pin(drivers::change(&Context::new(profiles, device, identified, limits, now)?, change)).await
 }
 
 /// The longest that [`stop`] or [`wake`] of a firmware takes: every shape written and read back.

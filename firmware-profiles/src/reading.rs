@@ -29,6 +29,8 @@ pub struct Reading {
     pub vendor_mode: Option<i64>,
     /// Name of the tuning profile or preset.
     pub profile: Option<String>,
+    /// Whether the device's locating light is on.
+    pub locating: Option<bool>,
     pub pools: Vec<Pool>,
     pub accepted: Option<u64>,
     pub rejected: Option<u64>,
@@ -83,6 +85,7 @@ impl Reading {
             "is_mining": self.is_mining,
             "mode": self.mode,
             "profile": self.profile,
+            "locating": self.locating,
             "pools": self.pools.iter().map(|pool| json!({
                 "url": pool.url,
                 "worker": pool.worker,

@@ -15,6 +15,7 @@ mod luxos;
 mod whatsminer;
 
 use crate::ask::{Ask, Send};
+use crate::change::Change;
 use crate::control::ControlFile;
 use crate::decode::{Identity, read_as, recognise, refusal};
 use crate::device::{Credentials, Device, DeviceError, Limits, Secret};
@@ -523,6 +524,21 @@ pub(crate) async fn wake(context: &Context<'_>, pre: &PreStateV1) -> Result<Writ
         ControlFile::CgminerCommand(control) => commands::wake(context, control).await,
         ControlFile::LuxosCurtail(control) => luxos::wake(context, control, pre).await,
     }
+}
+
+pub(crate) async fn change(context: &Context<'_>, change: &Change) -> Result<WriteOutcome, DeviceError> {
+    let can = context.identified.capabilities;
+    let able = match change {
+        Change::Reboot => can.reboot,
+        Change::Locate { .. } => can.locate,
+        Change::Pools(_) => can.set_pools,
+        Change::PowerLimit(_) => can.power_limit,
+    };
+    let unsupported =
+        || DeviceError::Unsupported { firmware: context.profile.title.clone(), wish: change.wish() };
+    let _control = context.profile.control.as_ref().filter(|_| able).ok_or_else(unsupported)?;
+    same_device(context).await?;
+    Err(unsupported())
 }
 
 fn control_of<'a>(context: &Context<'a>, wish: &'static str) -> Result<&'a ControlFile, DeviceError> {
