@@ -57,13 +57,11 @@ pub fn judge_change(change: &Change, before: &Reading, after: &Reading) -> (Fact
             (FactV1::NotApplicable, restarted)
         }
         // No miner reports light; the setting is all there is.
-        Change::Locate { on } => (after.locating.map_or(FactV1::Unknown, |lit| fact(lit == *on)), FactV1::NotApplicable),
+        Change::Locate { on } => {
+            (after.locating.map_or(FactV1::Unknown, |lit| fact(lit == *on)), FactV1::NotApplicable)
+        }
         Change::Pools(wanted) => {
-            let set = if after.pools.is_empty() {
-                FactV1::Unknown
-            } else {
-                fact(same_pools(wanted, after))
-            };
+            let set = if after.pools.is_empty() { FactV1::Unknown } else { fact(same_pools(wanted, after)) };
             let alive = after.pools.iter().filter(|_| set == FactV1::Yes).filter_map(|pool| pool.alive);
             let effect = alive.fold(FactV1::Unknown, |known, alive| match (known, alive) {
                 (FactV1::Yes, _) | (_, true) => FactV1::Yes,

@@ -1,0 +1,145 @@
+//! Asking a device for what a profile orders, over as few connections as it takes.
+
+use super::status::command_json;
+use super::{Context, default_credentials};
+use crate::ask::{Ask, Send};
+use crate::decode::{Identity, read_as, refusal};
+use crate::device::{Credentials, Device, DeviceError, Limits};
+use crate::http::{self, WebRequest};
+use crate::profile::Profile;
+use crate::profiles::Profiles;
+use crate::reading::Reading;
+use crate::request::Request;
+use crate::tcp::{self, Call};
+use serde_json::json;
+
+/// Replies of one device, and what went wrong on the way.
+pub(crate) struct Fetched {
+    pub replies: Vec<(Request, Vec<u8>)>,
+    pub warnings: Vec<String>,
+}
+
+impl Fetched {
+    pub fn decode(&self, profiles: &Profiles, profile: &Profile) -> (Identity, Reading) {
+        let replies = borrowed(&self.replies);
+        let (identity, mut reading) = read_as(profiles.models(), profile, &replies);
+        reading.warnings.extend(self.warnings.iter().cloned());
+        (identity, reading)
+    }
+}
+
+pub(super) fn borrowed(replies: &[(Request, Vec<u8>)]) -> Vec<(Request, &[u8])> {
+    replies.iter().map(|(request, bytes)| (request.clone(), bytes.as_slice())).collect()
+}
+
+/// Asks a device for what a profile orders, over as few connections as it takes, one after the
+/// other. The first failure is an error when nothing was read before it, else a warning.
+pub(super) async fn fetch(
+    profile: &Profile,
+    device: &Device,
+    limits: &Limits,
+    asks: &[Ask],
+    joins: bool,
+    started: tokio::time::Instant,
+) -> Result<Fetched, DeviceError> {
+    let mut fetched = Fetched { replies: Vec::new(), warnings: Vec::new() };
+    let plan = if joins { join(asks) } else { asks.to_vec() };
+    let credentials = device.credentials.clone().or_else(|| default_credentials(profile));
+    for ask in plan {
+        let mut call = Call::api(device, limits);
+        call.started = started;
+        call.until = started + limits.deadline;
+        match send(&ask, &call, device, credentials.as_ref()).await {
+            Ok(reply) => fetched.replies.push((ask.request, reply)),
+            Err(error) if fetched.replies.is_empty() => return Err(error),
+            // A page that is missing or refused says nothing about the others.
+            Err(error @ (DeviceError::HttpStatus { .. } | DeviceError::AuthRefused { .. })) => {
+                fetched.warnings.push(error.to_string());
+            }
+            Err(error) => {
+                fetched.warnings.push(error.to_string());
+                break;
+            }
+        }
+    }
+    Ok(fetched)
+}
+
+pub(super) async fn send(
+    ask: &Ask,
+    call: &Call,
+    device: &Device,
+    credentials: Option<&Credentials>,
+) -> Result<Vec<u8>, DeviceError> {
+    match &ask.send {
+        Send::Command { command, extra } => {
+            tcp::ask(call, command_json(command, None, extra).as_bytes()).await
+        }
+        Send::Get { path } => {
+            http::fetch(&call.to_port(device.web_port), &WebRequest::get(path, credentials)).await
+        }
+        Send::ApiGet { path } => http::fetch(call, &WebRequest::get(path, credentials)).await,
+        Send::GraphQl { query } => {
+            let body = json!({"query": query}).to_string();
+            let request = WebRequest::post("/graphql", "application/json", body.as_bytes(), None);
+            http::fetch(&call.to_port(device.web_port), &request).await
+        }
+        Send::V3 { command, parameter } => {
+            let mut body = json!({"cmd": command});
+            if let Some(parameter) = parameter {
+                body["param"] = parameter.as_str().into();
+            }
+            tcp::ask_v3(&call.to_port(V3_PORT), body.to_string().as_bytes()).await
+        }
+    }
+}
+
+/// The port of Whatsminer's API 3.
+const V3_PORT: u16 = 4433;
+
+/// Plain commands become one joined request; the others stay as they are.
+pub(super) fn join(asks: &[Ask]) -> Vec<Ask> {
+    let joinable = |ask: &Ask| match &ask.send {
+        // Whatsminer's own commands are not joinable.
+        Send::Command { command, extra } => {
+            extra.is_empty() && !command.starts_with("get_") && command != "status"
+        }
+        _ => false,
+    };
+    let names: Vec<&str> =
+        asks.iter().filter(|ask| joinable(ask)).map(|ask| ask.request.name.as_str()).collect();
+    if names.len() < 2 {
+        return asks.to_vec();
+    }
+    let mut plan = vec![Ask::command(&names.join("+"))];
+    plan.extend(asks.iter().filter(|ask| !joinable(ask)).cloned());
+    plan
+}
+
+pub(crate) async fn read(context: &Context<'_>) -> Result<Reading, DeviceError> {
+    let Context { profiles, profile, device, limits, identified, .. } = *context;
+    let started = tcp::now();
+    let mut fetched = fetch(profile, device, limits, &profile.requests, identified.joins, started).await?;
+    let (_, mut reading) = fetched.decode(profiles, profile);
+    if reading.hashrate.is_none() && !profile.without_hashrate.is_empty() {
+        let more = fetch(profile, device, limits, &profile.without_hashrate, false, started).await;
+        if let Ok(more) = more {
+            fetched.replies.extend(more.replies);
+            fetched.warnings.extend(more.warnings);
+            reading = fetched.decode(profiles, profile).1;
+        }
+    }
+    // All was refused: that is no reading.
+    if fetched.replies.iter().all(|(_, reply)| refusal(reply).is_some()) {
+        return Err(DeviceError::Rejected {
+            address: context.api().name(),
+            request: fetched.replies.iter().map(|(r, _)| r.name.as_str()).collect::<Vec<_>>().join(", "),
+            words: fetched.replies.iter().find_map(|(_, reply)| refusal(reply)).unwrap_or_default(),
+        });
+    }
+    // What the device said when it was identified is the fuller name.
+    if identified.model.is_some() {
+        reading.model.clone_from(&identified.model);
+    }
+    Ok(reading)
+}

@@ -1,0 +1,154 @@
+//! Who a device is: recognised by its replies, told from its fellows by serial and MAC, and looked
+//! at again before every write.
+
+use super::Context;
+use super::fetch::{borrowed, fetch, join, send};
+use super::status::command_json;
+use crate::Identified;
+use crate::ask::Send;
+use crate::decode::{read_as, recognise};
+use crate::device::{Device, DeviceError, Limits};
+use crate::profile::{Join, Profile};
+use crate::profiles::Profiles;
+use crate::request::Request;
+use crate::tcp::{self, Call};
+
+/// Commands that tell firmwares apart, asked until one profile is sure.
+const FIRST_QUESTIONS: [&str; 5] = ["version", "get_version", "stats", "summary", "devdetails"];
+
+pub(crate) async fn identify(
+    profiles: &Profiles,
+    device: &Device,
+    limits: &Limits,
+) -> Result<Identified, DeviceError> {
+    let started = tcp::now();
+    let mut replies: Vec<(Request, Vec<u8>)> = Vec::new();
+    let mut profile: Option<&Profile> = None;
+    for command in FIRST_QUESTIONS {
+        let mut call = Call::api(device, limits);
+        call.started = started;
+        call.until = started + limits.deadline;
+        match tcp::ask(&call, command_json(command, None, &[]).as_bytes()).await {
+            Ok(reply) => replies.push((Request::cgminer(command), reply)),
+            Err(error) if replies.is_empty() => {
+                return identify_elsewhere(profiles, device, limits, started, error).await;
+            }
+            Err(_) => break,
+        }
+        profile = recognise(profiles, &borrowed(&replies));
+        if profile.is_some_and(|p| !p.clauses_are_generic()) {
+            break;
+        }
+    }
+    let Some(profile) = profile else {
+        let address = Call::api(device, limits).name();
+        return Err(DeviceError::Garbage { address, found: "JSON of no miner API".to_owned() });
+    };
+    Ok(complete(profiles, profile, device, limits, started, replies).await)
+}
+
+/// Asks for what tells a device of a known firmware from its fellows.
+async fn complete(
+    profiles: &Profiles,
+    profile: &Profile,
+    device: &Device,
+    limits: &Limits,
+    started: tokio::time::Instant,
+    mut replies: Vec<(Request, Vec<u8>)>,
+) -> Identified {
+    if let Ok(more) = fetch(profile, device, limits, &profile.identify, false, started).await {
+        replies.extend(more.replies);
+    }
+    let (identity, reading) = read_as(profiles.models(), profile, &borrowed(&replies));
+    device.tell(&reading);
+    let mut identified = identity.into_identified(profile, profiles.models());
+    identified.joins = match profile.join {
+        Join::No => false,
+        Join::Yes => true,
+        Join::Probe => joins(profiles, profile, device, limits, started).await,
+    };
+    identified
+}
+
+/// Tries the other doors of a device whose CGMiner API does not answer: ePIC's HTTP on the same
+/// port, web servers, Whatsminer's API 3. What the CGMiner API said stands when none opens.
+async fn identify_elsewhere(
+    profiles: &Profiles,
+    device: &Device,
+    limits: &Limits,
+    started: tokio::time::Instant,
+    first: DeviceError,
+) -> Result<Identified, DeviceError> {
+    if !matches!(first, DeviceError::Refused { .. } | DeviceError::HttpInstead { .. }) {
+        return Err(first);
+    }
+    for profile in profiles.all() {
+        for ask in &profile.probe {
+            // A port that answers nothing has been tried once and is not tried by each profile.
+            let on_api_port = matches!(ask.send, Send::ApiGet { .. });
+            if on_api_port != matches!(first, DeviceError::HttpInstead { .. }) {
+                continue;
+            }
+            let mut call = Call::api(device, limits);
+            call.started = started;
+            call.until = started + limits.deadline;
+            let credentials = device.credentials.clone().or_else(|| super::default_credentials(profile));
+            let Ok(reply) = send(ask, &call, device, credentials.as_ref()).await else { continue };
+            let replies = vec![(ask.request.clone(), reply)];
+            if let Some(found) = recognise(profiles, &borrowed(&replies)).filter(|p| !p.clauses_are_generic())
+            {
+                return Ok(complete(profiles, found, device, limits, started, replies).await);
+            }
+        }
+    }
+    Err(first)
+}
+
+/// Whether a device answers the joined form of its own reading requests.
+async fn joins(
+    profiles: &Profiles,
+    profile: &Profile,
+    device: &Device,
+    limits: &Limits,
+    started: tokio::time::Instant,
+) -> bool {
+    let plan = join(&profile.requests);
+    let Some(ask) = plan.first().filter(|ask| ask.request.is_joined()) else { return false };
+    let mut call = Call::api(device, limits);
+    call.until = started + limits.deadline;
+    let Ok(reply) = send(ask, &call, device, None).await else { return false };
+    device.tell(&read_as(profiles.models(), profile, &[(ask.request.clone(), reply.as_slice())]).1);
+    let answered = crate::recognise::reply_value(&reply);
+    ask.request.name.split('+').all(|name| answered.as_ref().is_some_and(|value| value.get(name).is_some()))
+}
+
+/// Checks that the device is the one that was identified.
+pub(super) async fn same_device(context: &Context<'_>) -> Result<(), DeviceError> {
+    let asks = &context.profile.identify;
+    if asks.is_empty() {
+        return Ok(());
+    }
+    let fetched = fetch(context.profile, context.device, context.limits, asks, false, tcp::now()).await?;
+    let replies = borrowed(&fetched.replies);
+    let changed = |expected: &str, found: &str| DeviceError::Changed {
+        address: context.api().name(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    };
+    if let Some(profile) = recognise(context.profiles, &replies)
+        && !profile.clauses_are_generic()
+        && profile.firmware != context.profile.firmware
+    {
+        return Err(changed(&context.profile.firmware, &profile.firmware));
+    }
+    let (identity, _) = read_as(context.profiles.models(), context.profile, &replies);
+    let pairs = [(&context.identified.mac, &identity.mac), (&context.identified.serial, &identity.serial)];
+    for (expected, found) in pairs {
+        if let (Some(expected), Some(found)) = (expected, found)
+            && !expected.eq_ignore_ascii_case(found)
+        {
+            return Err(changed(expected, found));
+        }
+    }
+    Ok(())
+}
