@@ -32,9 +32,10 @@ fn operate(driver: &std::path::Path) -> Result<()> {
     browser.fill("input[name=again]", "a much longer passphrase")?;
     browser.click("main form button.primary")?;
 
+    // The answer to the form comes first, or it takes the browser back to where it leads.
+    browser.wait_for("Miners answering", SOON)?;
     let site = world.site_id(SITE)?.to_owned();
     browser.open(&format!("{base}/sites/{site}"))?;
-    browser.wait_for(SITE, SOON)?;
     browser.wait_for("Antminer", SOON)?;
     // The page lives: its figures change without a reload.
     let before = browser.text()?;

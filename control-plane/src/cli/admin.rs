@@ -3,11 +3,13 @@
 use crate::agents::ca::Authority;
 use crate::agents::{certificates, tokens};
 use crate::config::Config;
+use crate::curtailment::request::{Ramp, Rules};
+use crate::curtailment::usual::{self, Usual};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::sites;
 use crate::identity::{Role, api_keys, users};
 use crate::store::Stores;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::units::{DurationMs, Millis};
 
@@ -56,6 +58,58 @@ pub enum Site {
     },
     /// List the sites
     List,
+    /// Show or set what curtailment orders of a site say where they say nothing else
+    Usual {
+        /// Name or id of the site
+        #[arg(long)]
+        site: String,
+        #[command(flatten)]
+        change: UsualChange,
+    },
+}
+
+/// What is changed; the rest stays.
+#[derive(Args)]
+pub struct UsualChange {
+    /// Shortest time that a miner stays stopped
+    #[arg(long, value_name = "SECONDS")]
+    min_off_s: Option<u32>,
+    /// Shortest time that a miner runs before it is stopped again
+    #[arg(long, value_name = "SECONDS")]
+    min_on_s: Option<u32>,
+    /// Starts a miner may make a day
+    #[arg(long, value_name = "N")]
+    starts_a_day: Option<u16>,
+    /// Miners stopped at once
+    #[arg(long, value_name = "MINERS")]
+    down_batch: Option<u16>,
+    /// From one step down to the next
+    #[arg(long, value_name = "SECONDS")]
+    down_every_s: Option<u32>,
+    /// Miners woken at once
+    #[arg(long, value_name = "MINERS")]
+    up_batch: Option<u16>,
+    /// From one step up to the next
+    #[arg(long, value_name = "SECONDS")]
+    up_every_s: Option<u32>,
+}
+
+impl UsualChange {
+    fn of(&self, usual: Usual) -> Usual {
+        let ramp = |ramp: Ramp, batch: Option<u16>, every_s: Option<u32>| Ramp {
+            batch: batch.unwrap_or(ramp.batch),
+            every_s: every_s.unwrap_or(ramp.every_s),
+        };
+        Usual {
+            rules: Rules {
+                min_off_s: self.min_off_s.unwrap_or(usual.rules.min_off_s),
+                min_on_s: self.min_on_s.unwrap_or(usual.rules.min_on_s),
+                starts_a_day: self.starts_a_day.or(usual.rules.starts_a_day),
+            },
+            ramp_down: ramp(usual.ramp_down, self.down_batch, self.down_every_s),
+            ramp_up: ramp(usual.ramp_up, self.up_batch, self.up_every_s),
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -109,6 +163,22 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
             for site in sites::all(db).await? {
                 println!("{}  {}  {}", site.id, site.name, site.time_zone);
             }
+        }
+        Admin::Site(Site::Usual { site, change }) => {
+            let site = sites::find(db, &site).await?;
+            let before = usual::of(db, site.id).await?;
+            let after = change.of(before);
+            if after != before {
+                usual::set(db, site.id, after, WHO, now).await?;
+            }
+            let Usual { rules, ramp_down, ramp_up } = after;
+            println!("off for at least {} s, on for at least {} s", rules.min_off_s, rules.min_on_s);
+            match rules.starts_a_day {
+                Some(starts) => println!("at most {starts} starts a day"),
+                None => println!("any number of starts a day"),
+            }
+            println!("down {} miners every {} s", ramp_down.batch, ramp_down.every_s);
+            println!("up {} miners every {} s", ramp_up.batch, ramp_up.every_s);
         }
         Admin::EnrolToken { site, valid_minutes } => {
             let site = sites::find(db, &site).await?;

@@ -17,6 +17,7 @@ pub mod service;
 pub mod share;
 pub mod state;
 pub mod store;
+pub mod usual;
 pub mod web;
 
 use crate::App;

@@ -1,5 +1,6 @@
 //! What an operator asks for, validated once.
 
+use super::usual::Usual;
 use crate::error::Error;
 use hashinsight_protocol::ids::{MinerId, SiteId};
 use hashinsight_protocol::limits::{TEXT_BYTES, bounded_text};
@@ -36,8 +37,9 @@ pub struct PlanRequest {
     pub ramp_down: Option<Ramp>,
     #[serde(default)]
     pub ramp_up: Option<Ramp>,
+    /// `None`: what is usual at the site; so for the ramps.
     #[serde(default)]
-    pub rules: Rules,
+    pub rules: Option<Rules>,
     #[serde(default)]
     pub reason: String,
 }
@@ -65,6 +67,18 @@ pub enum Order {
 pub struct Ramp {
     pub batch: u16,
     pub every_s: u32,
+}
+
+impl Ramp {
+    /// # Errors
+    /// It would stand still.
+    pub fn check(self) -> Result<(), Error> {
+        if self.batch == 0 || self.every_s > 3600 {
+            let text = "a ramp needs at least one miner a step and at most an hour between steps";
+            return Err(Error::invalid(text));
+        }
+        Ok(())
+    }
 }
 
 /// What spares the machines.
@@ -105,9 +119,7 @@ impl PlanRequest {
             return refuse("the start must lie between now and 35 days from now");
         }
         for ramp in [self.ramp_down, self.ramp_up].into_iter().flatten() {
-            if ramp.batch == 0 || ramp.every_s > 3600 {
-                return refuse("a ramp needs at least one miner a step and at most an hour between steps");
-            }
+            ramp.check()?;
         }
         if self.exclude.len() > hashinsight_protocol::limits::SCOPE_MINERS {
             return refuse("too many excluded miners");
@@ -116,6 +128,25 @@ impl PlanRequest {
             return refuse("the reason is too long");
         }
         Ok(())
+    }
+
+    /// The order with all that it leaves open put in.
+    pub fn settled(self, usual: &Usual) -> Self {
+        Self {
+            rules: self.rules.or(Some(usual.rules)),
+            ramp_down: self.ramp_down.or(Some(usual.ramp_down)),
+            ramp_up: self.ramp_up.or(Some(usual.ramp_up)),
+            ..self
+        }
+    }
+
+    /// What a settled order keeps to.
+    pub fn usual(&self) -> Usual {
+        Usual {
+            rules: self.rules.unwrap_or_default(),
+            ramp_down: self.ramp_down.unwrap_or(RAMP_DOWN),
+            ramp_up: self.ramp_up.unwrap_or(RAMP_UP),
+        }
     }
 
     /// The whole site's target; `None` for all that can be stopped.
@@ -134,8 +165,8 @@ impl PlanRequest {
         start: Millis,
         share: Option<Share>,
     ) -> PlanV1 {
-        let ramp = |given: Option<Ramp>, default: Ramp| {
-            let ramp = given.unwrap_or(default);
+        let usual = self.usual();
+        let ramp = |ramp: Ramp| {
             let every = DurationMs::from_secs(u64::from(ramp.every_s));
             RampV1 { batch: ramp.batch, every, jitter: DurationMs(every.0 / 4) }
         };
@@ -157,13 +188,13 @@ impl PlanRequest {
             },
             level: LevelV1::Sleep,
             intervals: vec![IntervalV1 { number: 1, start, end: Some(self.end(start)) }],
-            ramp_down: ramp(self.ramp_down, RAMP_DOWN),
-            ramp_up: ramp(self.ramp_up, RAMP_UP),
+            ramp_down: ramp(usual.ramp_down),
+            ramp_up: ramp(usual.ramp_up),
             rules: RulesV1 {
-                min_off: DurationMs::from_secs(u64::from(self.rules.min_off_s)),
-                min_on: DurationMs::from_secs(u64::from(self.rules.min_on_s)),
+                min_off: DurationMs::from_secs(u64::from(usual.rules.min_off_s)),
+                min_on: DurationMs::from_secs(u64::from(usual.rules.min_on_s)),
                 max_off: None,
-                starts_a_day: self.rules.starts_a_day,
+                starts_a_day: usual.rules.starts_a_day,
             },
             precedence: PrecedenceV1::Market,
             on_lost_contact: LostContactV1::HoldToEnd,
@@ -209,7 +240,7 @@ mod tests {
             exclude: Vec::new(),
             ramp_down: None,
             ramp_up: None,
-            rules: Rules::default(),
+            rules: None,
             reason: String::new(),
         }
     }

@@ -5,6 +5,7 @@ use super::request::{PlanRequest, Share};
 use super::share::divide;
 use super::state::{PlanState, after_report};
 use super::store::{self, StoredPlan};
+use super::usual;
 use crate::App;
 use crate::error::{Error, Result};
 use crate::store::Tx;
@@ -34,6 +35,7 @@ pub struct SitePreview {
 pub async fn preview_request(app: &App, request: &PlanRequest) -> Result<SitePreview> {
     let at = app.clock.now();
     request.check(at)?;
+    let request = &request.clone().settled(&usual::of(&app.stores.business, request.site).await?);
     let fleet = FleetView::of(app, request.site).await?;
     let id = PlanId::from_bytes([0; 16]);
     let plan = request.plan(id, 1, request.start.unwrap_or(at), None);
@@ -51,18 +53,21 @@ pub async fn create(app: &App, request: PlanRequest, key: Option<&str>, who: &st
     if key.is_some_and(|k| k.is_empty() || k.len() > 128) {
         return Err(Error::invalid("an idempotency key has 1 to 128 characters"));
     }
+    let usual = usual::of(&app.stores.business, request.site).await?;
     let mut tx = app.stores.business.begin().await?;
     // Before all else: what was ordered once is found again when its start has passed, too.
     if let Some(key) = key
         && let Some(before) = store::plan_by_key(&mut tx, key).await?
     {
-        return if before.request == request {
+        // What it leaves open is as it was then, whatever has become usual since.
+        return if before.request == request.settled(&before.request.usual()) {
             Ok(before)
         } else {
             Err(Error::conflict(Message::key("error-plan-key")))
         };
     }
     request.check(now)?;
+    let request = request.settled(&usual);
     let starts_at = request.start.unwrap_or(now);
     let plan = StoredPlan {
         id: PlanId::from_random(crate::random::bytes()),

@@ -15,6 +15,16 @@ use std::time::Duration;
 
 /// From a program's start to its being ready.
 const START: Duration = Duration::from_secs(60);
+/// Short dwell times and quick ramps, so that a plan can be watched from end to end.
+const USUAL: &[&str] = &[
+    "--min-off-s=5",
+    "--min-on-s=5",
+    "--starts-a-day=1000",
+    "--down-batch=20",
+    "--down-every-s=1",
+    "--up-batch=20",
+    "--up-every-s=1",
+];
 /// Devices answer pages of real size; two farms never share a network.
 const FIRST_NET: u8 = 101;
 
@@ -98,6 +108,7 @@ impl World {
         site_names.dedup();
         for name in &site_names {
             admin(&["site", "add", "--name", name])?;
+            admin(&[&["site", "usual", "--site", name], USUAL].concat())?;
         }
         let key = admin(&["api-key", "add", "--user", "owner", "--name", "demonstration"])?;
         let key = key.split_whitespace().last().unwrap_or_default().to_owned();
@@ -329,15 +340,12 @@ pub fn build_programs() -> Result<PathBuf> {
     here.parent().map(Path::to_owned).ok_or_else(|| Failure::new("this program lies nowhere"))
 }
 
-/// A reduction order for `site` with the demonstration's short dwell times and quick ramps.
+/// A reduction order for `site`, with what is usual there.
 pub fn reduction(site: &str, kw: f64, minutes: u32) -> Value {
     json!({
         "site": site,
         "goal": {"reduce_kw": kw},
         "minutes": minutes,
-        "ramp_down": {"batch": 20, "every_s": 1},
-        "ramp_up": {"batch": 20, "every_s": 1},
-        "rules": {"min_off_s": 5, "min_on_s": 5, "starts_a_day": null},
         "reason": "demonstration",
     })
 }

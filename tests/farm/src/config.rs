@@ -100,8 +100,15 @@ pub struct Mix(pub Vec<(Family, f64)>);
 
 impl Default for Mix {
     fn default() -> Self {
-        use Family::{Antminer, Avalon, Braiins, Luxos, Whatsminer};
-        Self(vec![(Antminer, 4.0), (Whatsminer, 3.0), (Avalon, 1.0), (Braiins, 1.0), (Luxos, 1.0)])
+        use Family::{Antminer, Avalon, Braiins, Cgminer, Luxos, Whatsminer};
+        Self(vec![
+            (Antminer, 8.0),
+            (Whatsminer, 6.0),
+            (Avalon, 2.0),
+            (Braiins, 2.0),
+            (Luxos, 2.0),
+            (Cgminer, 1.0),
+        ])
     }
 }
 

@@ -40,6 +40,12 @@ create table sites (
     created_at integer not null
 ) strict;
 
+-- What a site's orders say where they say nothing else, as JSON.
+create table site_usual (
+    site_id text primary key references sites (id),
+    body text not null
+) strict;
+
 create table agents (
     id text primary key,
     site_id text not null references sites (id),

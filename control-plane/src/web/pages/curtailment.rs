@@ -9,7 +9,7 @@ use super::words;
 use crate::App;
 use crate::curtailment::state::PlanState;
 use crate::curtailment::store::{self, StoredPlan};
-use crate::curtailment::{progress, service};
+use crate::curtailment::{progress, service, usual};
 use crate::error::{Error, Kind, Result};
 use crate::fleet::sites::{self, Site};
 use crate::fleet::status::STALE;
@@ -89,7 +89,8 @@ struct PlanLine {
 
 pub async fn show(State(app): State<Arc<App>>, page: Page, Path(site): Path<String>) -> Result<Response> {
     let site = sites::get(&app.stores.business, site.parse::<SiteId>()?).await?;
-    let form = OrderForm::fresh(&site, app.clock.now());
+    let usual = usual::of(&app.stores.business, site.id).await?;
+    let form = OrderForm::fresh(&site, &usual, app.clock.now());
     respond(&app, page, site, form, Faults::default(), None).await
 }
 
@@ -163,6 +164,7 @@ async fn respond(
 ) -> Result<Response> {
     let view = app.fleet.view(app, site.id).await?;
     let now = app.clock.now();
+    let usual = usual::of(&app.stores.business, site.id).await?;
     let plans = store::plans_of_site(&app.stores.business, site.id, MOST).await?;
     let reached = progress::running(&app.stores.business, site.id).await?;
     let (running, plans): (Vec<_>, Vec<_>) =
@@ -178,7 +180,7 @@ async fn respond(
         may_order: may(Permission::OrderPlans),
         may_run: may(Permission::RunPlans),
         present: present(&page, &site, &view, now),
-        is_advanced: form.is_advanced(&faults),
+        is_advanced: form.is_advanced(&usual, &faults),
         running: running.iter().map(line).collect(),
         plans: plans.iter().map(line).collect(),
         form,

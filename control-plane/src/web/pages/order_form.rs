@@ -1,8 +1,7 @@
 //! The order form: what an operator typed, kept as typed, and what it means.
 
-use crate::curtailment::request::{
-    Goal, MAX_AHEAD, MAX_MINUTES, Order, PlanRequest, RAMP_DOWN, RAMP_UP, Ramp, Rules,
-};
+use crate::curtailment::request::{Goal, MAX_AHEAD, MAX_MINUTES, Order, PlanRequest, Ramp, Rules};
+use crate::curtailment::usual::Usual;
 use crate::fleet::sites::Site;
 use crate::web::i18n::{Language, Message};
 use crate::web::when::{self, NoTime};
@@ -68,23 +67,23 @@ impl Faults {
 }
 
 impl OrderForm {
-    /// An empty form with the usual values.
-    pub fn fresh(site: &Site, now: Millis) -> Self {
+    /// An empty form with what is usual at the site.
+    pub fn fresh(site: &Site, usual: &Usual, now: Millis) -> Self {
         let next_hour = Millis((now.0 / 3_600_000 + 1).saturating_mul(3_600_000));
-        Self { start: when::field(next_hour, &when::zone(&site.time_zone)), ..Self::usual() }
+        Self { start: when::field(next_hour, &when::zone(&site.time_zone)), ..Self::filled(usual) }
     }
 
-    fn usual() -> Self {
-        let rules = Rules::default();
+    fn filled(usual: &Usual) -> Self {
+        let Usual { rules, ramp_down, ramp_up } = usual;
         Self {
             goal: "reduce".to_owned(),
             minutes: "60".to_owned(),
             when: "now".to_owned(),
             order: "least_efficient_first".to_owned(),
-            down_batch: RAMP_DOWN.batch.to_string(),
-            down_every: RAMP_DOWN.every_s.to_string(),
-            up_batch: RAMP_UP.batch.to_string(),
-            up_every: RAMP_UP.every_s.to_string(),
+            down_batch: ramp_down.batch.to_string(),
+            down_every: ramp_down.every_s.to_string(),
+            up_batch: ramp_up.batch.to_string(),
+            up_every: ramp_up.every_s.to_string(),
             min_off: minutes_of(rules.min_off_s),
             min_on: minutes_of(rules.min_on_s),
             starts: rules.starts_a_day.map(|n| n.to_string()).unwrap_or_default(),
@@ -93,12 +92,12 @@ impl OrderForm {
     }
 
     /// Whether something under "advanced" is other than usual, or wrong: then it is shown open.
-    pub fn is_advanced(&self, faults: &Faults) -> bool {
+    pub fn is_advanced(&self, usual: &Usual, faults: &Faults) -> bool {
         let of = |f: Self| {
             [f.order, f.down_batch, f.down_every, f.up_batch, f.up_every, f.min_off, f.min_on, f.starts]
         };
         let names = ["down_batch", "down_every", "up_batch", "up_every", "min_off", "min_on", "starts"];
-        of(self.clone()) != of(Self::usual()) || names.iter().any(|name| faults.has(name))
+        of(self.clone()) != of(Self::filled(usual)) || names.iter().any(|name| faults.has(name))
     }
 
     /// What a preview's own form carries on.
@@ -200,7 +199,7 @@ impl OrderForm {
             exclude: Vec::new(),
             ramp_down: Some(ramp_down),
             ramp_up: Some(ramp_up),
-            rules,
+            rules: Some(rules),
             reason: reason.to_owned(),
         };
         match request.check(now) {
@@ -262,15 +261,15 @@ mod tests {
     }
 
     fn form() -> OrderForm {
-        OrderForm { kw: "250".to_owned(), ..OrderForm::fresh(&site(), NOW) }
+        OrderForm { kw: "250".to_owned(), ..OrderForm::fresh(&site(), &Usual::default(), NOW) }
     }
 
     #[test]
     fn the_usual_order_is_the_default_request() {
         let request = form().read(&site(), NOW).unwrap();
         assert_eq!((request.goal, request.start, request.minutes), (Goal::ReduceKw(250.0), None, 60));
-        assert_eq!((request.rules, request.ramp_down), (Rules::default(), Some(RAMP_DOWN)));
-        assert!(!form().is_advanced(&Faults::default()));
+        assert_eq!(request.usual(), Usual::default());
+        assert!(!form().is_advanced(&Usual::default(), &Faults::default()));
         let wide = OrderForm { kw: "１２．５".to_owned(), ..form() };
         assert_eq!(wide.read(&site(), NOW).unwrap().goal, Goal::ReduceKw(12.5));
     }

@@ -5,7 +5,7 @@ use super::words::{self, Bar};
 use crate::App;
 use crate::curtailment::NOT_APPROVED;
 use crate::curtailment::progress::{self, Delivery, StopOrder};
-use crate::curtailment::request::{Goal, Order, RAMP_DOWN, RAMP_UP};
+use crate::curtailment::request::{Goal, Order};
 use crate::curtailment::service;
 use crate::curtailment::state::PlanState;
 use crate::curtailment::store::{self, Allotment, Dispatch, HistoryLine, StoredPlan};
@@ -470,13 +470,13 @@ fn terms(plan: &StoredPlan, t: Language) -> Vec<(&'static str, String)> {
         ));
     }
     terms.extend([
-        ("order-ramp-down", ramp(request.ramp_down.unwrap_or(RAMP_DOWN))),
-        ("order-ramp-up", ramp(request.ramp_up.unwrap_or(RAMP_UP))),
-        ("order-min-off", rest(request.rules.min_off_s)),
-        ("order-min-on", rest(request.rules.min_on_s)),
+        ("order-ramp-down", ramp(request.usual().ramp_down)),
+        ("order-ramp-up", ramp(request.usual().ramp_up)),
+        ("order-min-off", rest(request.usual().rules.min_off_s)),
+        ("order-min-on", rest(request.usual().rules.min_on_s)),
         (
             "order-starts",
-            request.rules.starts_a_day.map_or_else(|| t.t("order-starts-any"), |n| n.to_string()),
+            request.usual().rules.starts_a_day.map_or_else(|| t.t("order-starts-any"), |n| n.to_string()),
         ),
     ]);
     if !request.exclude.is_empty() {
@@ -524,7 +524,7 @@ pub async fn confirm_stop(
     let shares = store::allotments(db, plan.id).await?;
     let away =
         view.agents.iter().filter(|a| !a.is_online() && shares.iter().any(|share| share.agent == a.id));
-    let ramp = plan.request.ramp_up.unwrap_or(RAMP_UP);
+    let ramp = plan.request.usual().ramp_up;
     let title = page.t.t(if plan.state == PlanState::Pending { "stop-title-pending" } else { "stop-title" });
     Ok(html(&StopPage {
         id: plan.id.to_string(),
@@ -532,7 +532,10 @@ pub async fn confirm_stop(
         is_pending: plan.state == PlanState::Pending,
         is_stopped: plan.stopped_at.is_some(),
         asleep: format::grouped(asleep),
-        min_off: format::duration(page.t, DurationMs::from_secs(u64::from(plan.request.rules.min_off_s))),
+        min_off: format::duration(
+            page.t,
+            DurationMs::from_secs(u64::from(plan.request.usual().rules.min_off_s)),
+        ),
         batch: i64::from(ramp.batch),
         every: i64::from(ramp.every_s),
         away: away.map(|agent| agent.hostname.clone()).collect(),
