@@ -145,16 +145,14 @@ fn assemble(
     let mut reading = Reading { firmware: profile.firmware.clone(), warnings, ..Reading::default() };
     let text = |target| finds.text(target).map(str::to_owned);
     let identity = Identity {
-        model: text(Target::Model).map(|model| without_build(&model).to_owned()),
+        model: text(Target::Model).map(|model| without_build(first_line(&model)).to_owned()),
         version: text(Target::Version),
         serial: text(Target::Serial),
         mac: text(Target::Mac).filter(|mac| mac.contains([':', '-']) || mac.len() == 12),
     };
-    finds.model_unit = identity
-        .model
-        .as_deref()
-        .and_then(|model| profile.rate_unit(model))
-        .map(|unit| (unit.hashrate, unit.boards));
+    // Some models name themselves in their software's version alone.
+    let names = [&identity.model, &identity.version];
+    finds.model_unit = names.into_iter().flatten().find_map(|name| profile.rate_unit(name));
     let nameplate = identity.model.as_deref().and_then(|model| models.find(model));
     reading.model.clone_from(&identity.model);
     reading.hashrate = finds.amount(Target::Hashrate).and_then(Hashrate::new);
@@ -171,6 +169,9 @@ fn assemble(
         _ => None,
     };
     fill_lists(profile, &finds, &mut reading);
+    if profile.shares_of_pool_in_use {
+        share_out(&mut reading);
+    }
     if reading.hashrate.is_none() {
         reading.hashrate = board_sum(&reading.boards);
     }
@@ -179,6 +180,17 @@ fn assemble(
     if profile.evidence.zero_power_is_unknown && reading.power == Some(Watts::ZERO) && !asleep {
         reading.power = None;
         reading.warnings.push("the device reports 0 W while it hashes; its power is unknown".to_owned());
+    }
+    if let (Some(power), Some(rate)) = (reading.power, reading.hashrate)
+        && power.get() < profile.evidence.least_j_per_th * rate.terahash()
+        && power > Watts::ZERO
+    {
+        reading.power = None;
+        reading.warnings.push(format!(
+            "the device reports {:.0} W at {:.1} TH/s, which cannot be; its power is unknown",
+            power.get(),
+            rate.terahash()
+        ));
     }
     if reading.power.is_some() {
         reading.power_source = Some(PowerSourceV1::Device);
@@ -191,6 +203,11 @@ fn assemble(
     }
     reading.repairs = finds.repairs.sentences().map(str::to_owned).collect();
     (identity, reading)
+}
+
+/// Some devices write their version on a second line of their model's name.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or(text).trim_end()
 }
 
 /// A model's name without the build that some firmwares append: `1346-110-24041001_08b0955`.
@@ -281,8 +298,9 @@ fn fill_lists(profile: &Profile, finds: &Finds, reading: &mut Reading) {
             .min();
         // Two replies may say the same (`stats` and `estats`); a block speaks once.
         let reply_of = |block: u16| {
-            let mut replies = useful.iter().filter(|f| f.target.list() == Some(list) && f.block == block);
-            replies.next().map(|found| found.reply)
+            let of = |f: &&Found| f.target.list() == Some(list) && f.block == block;
+            let first = useful.iter().copied().find(of).or_else(|| finds.entries.iter().find(of));
+            first.map(|found| found.reply)
         };
         let mut spoken: Vec<(u16, Option<u16>)> = Vec::new();
         let chosen: Chosen<'_> = finds
@@ -351,14 +369,18 @@ fn fill_fans(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
 
 fn fill_boards(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
     let mut boards: BTreeMap<u32, Board> = BTreeMap::new();
-    for Found { target, place, entry, .. } in chosen {
+    // Of several rates of one board the line that stands first in the profile counts.
+    let mut ranks: BTreeMap<u32, u16> = BTreeMap::new();
+    for Found { target, place, entry, rank, .. } in chosen {
         let Entry::Amount(amount) = entry else { continue };
         let index = place.unwrap_or(0);
         let board = boards.entry(index).or_insert_with(|| Board { index, ..Board::default() });
         if *target == Target::BoardRate {
-            // Several rates of one board: the first named is the most immediate.
-            if board.hashrate.is_none() {
-                board.hashrate = Hashrate::new(finds.scaled(*amount, *target));
+            if ranks.get(&index).is_none_or(|best| rank < best)
+                && let Some(rate) = Hashrate::new(finds.scaled(*amount, *target))
+            {
+                board.hashrate = Some(rate);
+                ranks.insert(index, *rank);
             }
         } else if is_sensor_value(finds.scaled(*amount, *target)) {
             board.temps.extend(Celsius::new(finds.scaled(*amount, *target)));
@@ -412,7 +434,7 @@ fn fill_pools(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
             }
             pool
         })
-        .filter(|pool| !pool.url.is_empty() && pool.url != "*")
+        .filter(|pool| !pool.url.is_empty())
         .collect();
     let sum = |pick: fn(&Pool) -> Option<u64>| {
         let known: Vec<u64> = reading.pools.iter().filter_map(pick).collect();
@@ -420,6 +442,23 @@ fn fill_pools(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
     };
     reading.accepted = reading.accepted.or_else(|| sum(|pool| pool.accepted));
     reading.rejected = reading.rejected.or_else(|| sum(|pool| pool.rejected));
+}
+
+/// Puts the shares that a device counts together down to the pool in use.
+fn share_out(reading: &mut Reading) {
+    let (accepted, rejected) = (reading.accepted, reading.rejected);
+    let in_use = reading.pools.iter().filter(|pool| pool.alive == Some(true)).count();
+    if in_use != 1 || accepted.is_none() || reading.pools.iter().any(|pool| pool.accepted.is_some()) {
+        return;
+    }
+    for pool in &mut reading.pools {
+        let mine = |shares: Option<u64>| if pool.alive == Some(true) { shares } else { Some(0) };
+        (pool.accepted, pool.rejected) = (mine(accepted), mine(rejected));
+    }
+    if reading.pools.len() > 1 {
+        let warning = "the device counts the shares of all pools together; they stand at the pool in use";
+        reading.warnings.push(warning.to_owned());
+    }
 }
 
 fn fill_errors(chosen: &[&Found], reading: &mut Reading) {

@@ -8,6 +8,7 @@
 //! left out.
 
 use crate::json::{Cursor, Kind, MAX_DEPTH, Repair, Repairs, Scalar, leading_number};
+use crate::profile::RateUnit;
 use crate::rules::{Pattern, Rule, Step, Target, Unit, Word, rate_factor};
 use crate::text;
 use std::collections::HashMap;
@@ -256,11 +257,20 @@ impl Extractor {
         match cursor.kind() {
             Kind::Object => {
                 cursor.open();
+                // A pair `{"name": "Fan 1 Speed", "value": 3000}` is read as `"Fan 1 Speed": 3000`.
+                let mut label: Option<String> = None;
                 while let Some(key) = cursor.member() {
-                    match self.child(at, &key) {
+                    let named = match &label {
+                        Some(label) if key == "value" => label,
+                        _ => &*key,
+                    };
+                    match self.child(at, named) {
                         Some((child, index)) => {
                             let place = index.map_or(place, |i| place.step(i));
-                            self.walk_named(cursor, child, &key, place, depth + 1, finds);
+                            self.walk_named(cursor, child, named, place, depth + 1, finds);
+                        }
+                        None if key == "name" && cursor.kind() == Kind::Scalar => {
+                            label = as_text(&cursor.scalar());
                         }
                         None => cursor.skip(),
                     }
@@ -304,7 +314,7 @@ impl Extractor {
             && depth < MAX_DEPTH
             && let Scalar::Text(text) = value
         {
-            if text.trim_start().starts_with(['{', '[']) && !text::is_bracketed(text) {
+            if is_json(text) {
                 let mut inner = Cursor::new(text.as_bytes());
                 self.walk(&mut inner, at, place, depth + 1, finds);
             } else {
@@ -320,6 +330,13 @@ impl Extractor {
             }
         }
     }
+}
+
+/// Whether a text holds JSON rather than Avalon's `Key[value]` pairs.
+fn is_json(text: &str) -> bool {
+    let text = text.trim_start();
+    let Some(inner) = text.strip_prefix(['{', '[']) else { return false };
+    !text::is_bracketed(text) || inner.trim_start().starts_with(['"', '{'])
 }
 
 /// The command whose reply holds a list, for joined text replies.
@@ -355,6 +372,11 @@ impl Place {
         Self(Some(index))
     }
 
+    /// The index in the outer list.
+    fn row(self) -> Option<u32> {
+        self.0.map(|place| if place < 256 { place } else { place / 256 - 1 })
+    }
+
     /// A list in a list: pools in groups keep apart.
     fn step(self, index: u32) -> Self {
         Self(Some(match self.0 {
@@ -387,8 +409,8 @@ pub struct Finds {
     texts: HashMap<Target, (u16, String), Hasher>,
     words: HashMap<Target, (u16, Word), Hasher>,
     units: Vec<(u16, f64)>,
-    /// What the device's model counts in, where its replies do not say: total and boards.
-    pub model_unit: Option<(f64, f64)>,
+    /// What the device's model counts in, where its replies do not say.
+    pub model_unit: Option<RateUnit>,
     pub entries: Vec<Found>,
     pub repairs: Repairs,
     /// The number of the reply that is being read.
@@ -401,6 +423,8 @@ pub struct Finds {
 #[derive(Clone, Debug)]
 pub struct Found {
     pub block: u16,
+    /// The rank of its line: the lower, the sooner it is believed.
+    pub rank: u16,
     pub reply: u16,
     pub target: Target,
     pub place: Option<u32>,
@@ -448,9 +472,9 @@ impl Finds {
             Unit::Default(default) => {
                 let said =
                     self.units.iter().find(|(block, _)| *block == amount.block).map(|(_, factor)| *factor);
-                let model = self
-                    .model_unit
-                    .map(|(total, board)| if target == Target::BoardRate { board } else { total });
+                let model = self.model_unit.map(|unit| {
+                    if target == Target::BoardRate { unit.boards } else { unit.total(amount.value) }
+                });
                 said.or(model).unwrap_or(default)
             }
             unit => unit.factor(),
@@ -555,16 +579,20 @@ impl Finds {
             Scalar::Text(text) if rule.nth.is_none() && !picked && !rule.commas => {
                 let text = text.trim();
                 let several = text.char_indices().any(|(at, c)| {
-                    matches!(c, ' ' | ',' | ';' | '/')
+                    matches!(c, ' ' | ',' | ';' | '/' | '|')
                         || (c == '-'
                             && text.get(..at).is_some_and(|t| t.ends_with(|c: char| c.is_ascii_digit())))
                 });
                 if several {
                     let mut negative = false;
-                    for part in text.split([' ', ',', ';', '/', '-']) {
+                    let mut begin = 0;
+                    let ends = text.match_indices([' ', ',', ';', '/', '|', '-', '[', ']']);
+                    for (end, separator) in ends.chain([(text.len(), "")]) {
+                        let part = text.get(begin..end).unwrap_or_default();
+                        begin = end + separator.len();
                         // Two dashes in a row are a dash and a sign.
                         if part.is_empty() {
-                            negative = true;
+                            negative = separator == "-";
                             continue;
                         }
                         let number =
@@ -582,11 +610,18 @@ impl Finds {
 
     fn number_entry(&mut self, action: &Action, number: Option<f64>, place: Place) {
         let Some(value) = number else { return };
-        if !action.rule.takes(value) {
+        if !action.rule.takes(value) || (action.rule.once && self.said_elsewhere(action, place)) {
             return;
         }
         let amount = Amount { value, unit: action.rule.unit, block: action.block };
         self.entry(action, place, Entry::Amount(amount));
+    }
+
+    /// Whether another board has said already what each of them repeats.
+    fn said_elsewhere(&self, action: &Action, place: Place) -> bool {
+        let same = |f: &&Found| f.rank == action.rank && f.target == action.rule.target;
+        let first = self.entries.iter().find(same);
+        first.is_some_and(|first| Place(first.place).row() != place.row() || first.reply != self.reply)
     }
 
     fn text_found(&mut self, action: &Action, value: &Scalar<'_>) {
@@ -616,7 +651,8 @@ impl Finds {
     fn push(&mut self, action: &Action, target: Target, place: Place, entry: Entry) {
         if self.entries.len() < MAX_ENTRIES {
             let place = action.rule.at.or(place.0);
-            self.entries.push(Found { block: action.block, reply: self.reply, target, place, entry });
+            let Action { rank, block, .. } = *action;
+            self.entries.push(Found { block, rank, reply: self.reply, target, place, entry });
         }
     }
 }

@@ -31,10 +31,11 @@ pub enum Repair {
     TrailingBytes = 1 << 8,
     NotANumber = 1 << 9,
     PlainText = 1 << 10,
+    Comment = 1 << 11,
 }
 
 impl Repair {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::MissingComma, "a comma was missing"),
         (Self::StrayComma, "a comma stood where none belongs"),
         (Self::BareWord, "a word or key had no quotes"),
@@ -46,6 +47,7 @@ impl Repair {
         (Self::TrailingBytes, "bytes followed the end of the reply"),
         (Self::NotANumber, "a number was nan or inf"),
         (Self::PlainText, "the reply was plain text, not JSON"),
+        (Self::Comment, "lines of comment stood before the reply"),
     ];
 }
 
@@ -149,7 +151,24 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        Self { bytes, valid: std::str::from_utf8(bytes).ok(), at: 0, repairs: Repairs::default() }
+        let mut cursor =
+            Self { bytes, valid: std::str::from_utf8(bytes).ok(), at: 0, repairs: Repairs::default() };
+        cursor.comments();
+        cursor
+    }
+
+    /// Steps over lines of comment, which a page saved from a browser begins with.
+    fn comments(&mut self) {
+        loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let rest = rest.trim_ascii_start();
+            if !rest.starts_with(b"//") {
+                return;
+            }
+            self.repairs.add(Repair::Comment);
+            let line = rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+            self.at = self.bytes.len() - rest.len() + line;
+        }
     }
 
     fn peek(&self) -> Option<u8> {

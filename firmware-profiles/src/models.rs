@@ -62,7 +62,8 @@ impl Models {
 
     /// The nameplate of a model; `None` rather than that of a similar one.
     pub fn find(&self, model: &str) -> Option<Nameplate> {
-        let model = plain(model);
+        // Other makers' firmware adds its own name: "Antminer S9 (vnish 3.8.6)".
+        let model = plain(model.split('(').next().unwrap_or(model));
         self.0
             .iter()
             .find(|(name, _)| model == *name || model.strip_prefix("antminer").is_some_and(|m| m == name))

@@ -37,6 +37,8 @@ struct ProfileFile {
     order: i32,
     fields_of: Option<Spanned<String>>,
     #[serde(default)]
+    shares_of_pool_in_use: bool,
+    #[serde(default)]
     recognise: Vec<ClauseFile>,
     #[serde(default)]
     not: Vec<ClauseFile>,
@@ -66,6 +68,16 @@ struct RateUnitFile {
     model: String,
     hashrate: Spanned<String>,
     boards: Spanned<String>,
+    large: Option<LargeFile>,
+}
+
+/// What larger numbers of the model's total are counted in: some of its versions name it in a
+/// thousandth of the unit.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LargeFile {
+    from: f64,
+    hashrate: Spanned<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +131,9 @@ pub struct Evidence {
     pub state_beats_rate: bool,
     /// The device reports 0 W when its power is not measured.
     pub zero_power_is_unknown: bool,
+    /// Joules per terahash that no device of the family goes below: a power under it is another
+    /// quantity.
+    pub least_j_per_th: f64,
     /// Statistics without a rate are those of a device that does not hash.
     pub silent_stats_are_idle: bool,
     /// The API has no word for the mode: a real-time rate of zero is read as stopped.
@@ -134,6 +149,7 @@ impl Default for Evidence {
             stopped_below_w: 50.0,
             state_beats_rate: false,
             zero_power_is_unknown: true,
+            least_j_per_th: 0.0,
             silent_stats_are_idle: false,
             mode_from_rate: false,
             generic: false,
@@ -214,6 +230,8 @@ pub struct Profile {
     /// Blocks whose list entries count only where no other block has any of the kind.
     pub otherwise: Vec<u16>,
     rate_units: Vec<(String, RateUnit)>,
+    /// The device counts its shares together, whichever pool they went to.
+    pub shares_of_pool_in_use: bool,
     pub control: Option<ControlFile>,
     pub evidence: Evidence,
     pub times: Times,
@@ -270,6 +288,18 @@ impl Blocks {
 pub struct RateUnit {
     pub hashrate: f64,
     pub boards: f64,
+    /// A total of this number or more is worth the second figure instead.
+    pub large: Option<(f64, f64)>,
+}
+
+impl RateUnit {
+    /// What a total is worth.
+    pub fn total(self, number: f64) -> f64 {
+        match self.large {
+            Some((from, factor)) if number >= from => factor,
+            _ => self.hashrate,
+        }
+    }
 }
 
 impl Profile {
@@ -353,7 +383,11 @@ impl Profile {
             .rate_units
             .iter()
             .map(|file| {
-                let unit = RateUnit { hashrate: unit(&file.hashrate)?, boards: unit(&file.boards)? };
+                let large = match &file.large {
+                    Some(large) => Some((large.from, unit(&large.hashrate)?)),
+                    None => None,
+                };
+                let unit = RateUnit { hashrate: unit(&file.hashrate)?, boards: unit(&file.boards)?, large };
                 Ok((file.model.clone(), unit))
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -386,6 +420,7 @@ impl Profile {
             adding,
             otherwise,
             rate_units,
+            shares_of_pool_in_use: parsed.shares_of_pool_in_use,
             control: parsed.control,
             evidence: parsed.evidence,
             times: parsed.times,

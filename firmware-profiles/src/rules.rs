@@ -10,6 +10,7 @@
 //!
 //! **Options**: `nth=6` the seventh number of a list in a text; `sum` adds what several places say;
 //! `nonzero` takes no zero; `only=0` takes nothing else; `skip=255,-273` takes none of these;
+//! `once` leaves out what other entries of a list repeat (the fans, in the row of every board);
 //! `commas` reads `18,500.5`; `at=1` gives a board or pool that stands in no list its index; `map a=x 'b c'=y ~part=z *=w` turns
 //! words into ours (`~` is contained, without case; `*` is anything else).
 //!
@@ -240,6 +241,7 @@ pub struct Rule {
     pub skip: Vec<f64>,
     pub only: Option<f64>,
     pub commas: bool,
+    pub once: bool,
     pub at: Option<u32>,
     pub map: Vec<(Pattern, Word)>,
 }
@@ -267,6 +269,7 @@ impl Rule {
             skip: Vec::new(),
             only: None,
             commas: false,
+            once: false,
             at: None,
             map: Vec::new(),
         };
@@ -291,6 +294,8 @@ impl Rule {
                 }
             } else if let Some(only) = word.strip_prefix("only=") {
                 rule.only = Some(only.parse().map_err(|_| format!("\"{word}\" needs a number"))?);
+            } else if word == "once" {
+                rule.once = true;
             } else if word == "commas" {
                 rule.commas = true;
             } else if let Some(at) = word.strip_prefix("at=") {

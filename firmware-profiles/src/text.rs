@@ -12,11 +12,12 @@ pub struct Section<'a> {
 }
 
 /// The names that begin a section, and the JSON lists they stand for.
-const LISTS: [(&str, &str); 15] = [
+const LISTS: [(&str, &str); 16] = [
     ("STATUS", "STATUS"),
     ("SUMMARY", "SUMMARY"),
     ("NAME", "SUMMARY"),
     ("POOL", "POOLS"),
+    ("URL", "POOLS"),
     ("ASC", "DEVS"),
     ("PGA", "DEVS"),
     ("GPU", "DEVS"),
@@ -30,11 +31,11 @@ const LISTS: [(&str, &str); 15] = [
     ("COIN", "COIN"),
 ];
 
-/// Whether this looks like a text reply at all; `NAME=` and `GPU=` begin those of cpuminer and
+/// Whether this looks like a text reply at all; `NAME=`, `GPU=` and `URL=` begin those of cpuminer and
 /// ccminer, which part their fields by semicolons.
 pub fn is_text_reply(bytes: &[u8]) -> bool {
     let head = bytes.trim_ascii_start();
-    [&b"STATUS="[..], b"CMD=", b"NAME=", b"GPU=", b"CPU="].iter().any(|start| head.starts_with(start))
+    [&b"STATUS="[..], b"CMD=", b"NAME=", b"GPU=", b"CPU=", b"POOL=", b"URL="].iter().any(|start| head.starts_with(start))
 }
 
 /// The sections of a text reply, without those that no list is known for.
