@@ -627,7 +627,8 @@ impl Finds {
     fn text_found(&mut self, action: &Action, value: &Scalar<'_>) {
         let target = action.rule.target;
         let better = self.texts.get(&target).is_none_or(|(rank, _)| action.rank < *rank);
-        if better && let Some(text) = as_text(value).filter(|t| !t.is_empty()) {
+        // Iceriver writes "none" where it does not know its model.
+        if better && let Some(text) = as_text(value).filter(|t| !matches!(t.as_str(), "" | "none")) {
             self.texts.insert(target, (action.rank, text));
         }
     }

@@ -35,7 +35,9 @@ const LISTS: [(&str, &str); 16] = [
 /// ccminer, which part their fields by semicolons.
 pub fn is_text_reply(bytes: &[u8]) -> bool {
     let head = bytes.trim_ascii_start();
-    [&b"STATUS="[..], b"CMD=", b"NAME=", b"GPU=", b"CPU=", b"POOL=", b"URL="].iter().any(|start| head.starts_with(start))
+    [&b"STATUS="[..], b"CMD=", b"NAME=", b"GPU=", b"CPU=", b"POOL=", b"URL="]
+        .iter()
+        .any(|start| head.starts_with(start))
 }
 
 /// The sections of a text reply, without those that no list is known for.

@@ -12,7 +12,7 @@ static PROFILES: LazyLock<Profiles> = LazyLock::new(Profiles::builtin);
 /// One device's replies and what they say.
 struct Case {
     firmware: &'static str,
-    /// Request and reply; `GET /…` is a page.
+    /// Request and reply; `GET /…` and `POST /…` are pages.
     replies: &'static [(&'static str, &'static str)],
     hashrate_hs: Option<f64>,
     power_w: Option<f64>,
@@ -24,7 +24,7 @@ struct Case {
 }
 
 fn request(name: &str) -> Request {
-    match name.strip_prefix("GET ") {
+    match name.strip_prefix("GET ").or_else(|| name.strip_prefix("POST ")) {
         Some(path) => Request::http(path),
         None => Request::from_capture("tcp", 4028, name),
     }
@@ -288,7 +288,8 @@ const CASES: &[Case] = &[
             r#"{"STATS":[{"Type":"Antminer Z11"}{"GHS 5s":"140.50","fan_num":2,"fan1":5600,"fan2":5700,"temp1":63,"temp2_1":90,"chain_rate1":"53.25"}]}"#,
         )],
         hashrate_hs: Some(140_500.0),
-        power_w: None,
+        // From the model's nameplate.
+        power_w: Some(1418.0 * 140_500.0 / 135_000.0),
         temps: &[63.0, 90.0],
         fans: &[5600, 5700],
         pools: &[],
@@ -320,6 +321,47 @@ const CASES: &[Case] = &[
         temps: &[18.0, 55.0, 58.0, 57.0, 61.0, 64.0, 64.0],
         fans: &[2896, 2927],
         pools: &[("stratum+tcp://a:1", "u", 5, 0)],
+        is_mining: Some(true),
+    },
+    Case {
+        firmware: "jasminer",
+        replies: &[(
+            "POST /cgi-bin/minerStatus.cgi",
+            r#"{"summary":{"miner":"X16-Q","uptime":"00:10","rt":"1950.50 MH/s","avg":"1900.00 MH/s"},"boards":{"fan1":"3100","fan2":"3200","board":[{"asic0_temp":"55","asic1_temp":"56"}]},"pools":{"pool":[{"url":"stratum+tcp://a:1","user":"u","status":"in use"}]}}"#,
+        )],
+        hashrate_hs: Some(1950.5e6),
+        power_w: None,
+        temps: &[55.0, 56.0],
+        fans: &[3100, 3200],
+        pools: &[("stratum+tcp://a:1", "u", u64::MAX, u64::MAX)],
+        is_mining: Some(true),
+    },
+    // Graphs a second, which is no thousand million of anything.
+    Case {
+        firmware: "ipollo",
+        replies: &[(
+            "stats",
+            r#"{"STATUS":[{"STATUS":"S"}],"STATS":[{"ID":"G220","Algo":"mwc","Hashrate":"37.61","Unit":"G/s","Temp":"55 60 71","Fan":"4200 4300","Elapsed":99}]}"#,
+        )],
+        hashrate_hs: Some(37.61),
+        power_w: None,
+        temps: &[55.0, 60.0, 71.0],
+        fans: &[4200, 4300],
+        pools: &[],
+        is_mining: Some(true),
+    },
+    // A Nano 3 has its watts elsewhere in the list than its kin.
+    Case {
+        firmware: "avalon-nano3",
+        replies: &[(
+            "estats",
+            "STATUS=S,When=1,Code=70,Msg=CGMiner stats,Description=cgminer 4.11.1|STATS=0,ID=AVANANO0,Elapsed=9,MM ID0=HashStatus[1] Ver[nano3-24071801_42c628d] Elapsed[9] Temp[38] OTemp[41] TMax[87] TAvg[85] Fan1[3030] FanR[41%] PS[0 0 0 3 2792 88 324] GHSspd[2600.50] MTmax[87] MTavg[85],MM Count=1|",
+        )],
+        hashrate_hs: Some(2600.5e9),
+        power_w: Some(88.0),
+        temps: &[38.0, 41.0, 87.0, 85.0, 87.0, 85.0],
+        fans: &[3030],
+        pools: &[],
         is_mining: Some(true),
     },
     // GPU and CPU miners: the text of ccminer and cpuminer, and the rows of sgminer's kin.
@@ -391,7 +433,9 @@ fn each_form_is_recognised_and_read() {
         let pools: Vec<(&str, &str, u64, u64)> = reading
             .pools
             .iter()
-            .map(|p| (p.url.as_str(), p.worker.as_deref().unwrap_or(""), known(p.accepted), known(p.rejected)))
+            .map(|p| {
+                (p.url.as_str(), p.worker.as_deref().unwrap_or(""), known(p.accepted), known(p.rejected))
+            })
             .collect();
         if !case.pools.is_empty() {
             assert_eq!(pools, case.pools, "{at}");
