@@ -1,6 +1,8 @@
 //! Replies in the forms of many families, with invented values: each must be recognised and read, and
 //! any damage to them must do no harm.
 #![allow(clippy::unwrap_used)]
+// Times are bounded, not told.
+#![allow(clippy::disallowed_methods)]
 
 use hashinsight_firmware::{Profiles, Reading, Request, decode};
 use proptest::prelude::*;
