@@ -30,7 +30,13 @@ pub enum Send {
         command: String,
         parameter: Option<String>,
     },
+    /// A request with a JSON body that only reads.
+    Post {
+        path: String,
+        body: String,
+    },
     GraphQl {
+        path: String,
         query: String,
     },
 }
@@ -49,9 +55,25 @@ impl Ask {
             let path = path?;
             return Ok(Self { request: Request::http(path), send: Send::Get { path: path.to_owned() } });
         }
+        if let Some(rest) = get("POST ") {
+            let rest = rest?;
+            let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+            if !body.is_empty() && serde_json::from_str::<Value>(body).is_err() {
+                return Err("what follows the path of a POST is JSON".to_owned());
+            }
+            let send = Send::Post { path: path.to_owned(), body: body.to_owned() };
+            return Ok(Self { request: Request::http(path), send });
+        }
         if let Some(query) = line.strip_prefix("QUERY ") {
             let request = Request { transport: Transport::GraphQl, name: "graphql".to_owned() };
-            return Ok(Self { request, send: Send::GraphQl { query: query.to_owned() } });
+            let (path, query) = match query.split_once(' ') {
+                Some((path, query)) if path.starts_with('/') => (path, query),
+                _ => ("/graphql", query),
+            };
+            return Ok(Self {
+                request,
+                send: Send::GraphQl { path: path.to_owned(), query: query.to_owned() },
+            });
         }
         if let Some(command) = line.strip_prefix("V3 ") {
             let (command, parameter) =

@@ -85,11 +85,16 @@ fn fact(holds: bool) -> FactV1 {
 
 /// Whether the pools that a device reports begin with those wanted; empty slots do not count.
 fn same_pools(wanted: &[PoolSetting], reading: &Reading) -> bool {
-    let bare = |url: &str| url.trim().trim_end_matches('/').to_ascii_lowercase();
+    // Some firmwares keep an address without the scheme that is everywhere the same.
+    let bare = |url: &str| {
+        let url = url.trim().trim_end_matches('/').to_ascii_lowercase();
+        url.strip_prefix("stratum+tcp://").map(str::to_owned).unwrap_or(url)
+    };
     let found: Vec<(String, Option<&str>)> = reading
         .pools
         .iter()
-        .filter(|pool| !pool.url.is_empty())
+        // What has no address is a firmware's own fee.
+        .filter(|pool| pool.url.contains(['.', ':']))
         .map(|pool| (bare(&pool.url), pool.worker.as_deref()))
         .collect();
     found.len() == wanted.len()

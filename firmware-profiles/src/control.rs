@@ -2,6 +2,9 @@
 //!
 //! The order of writes is data; how they travel is code in [`crate::drivers`].
 
+pub mod http;
+
+use http::HttpControl;
 use serde::Deserialize;
 
 /// The `[control]` table of a profile; `driver` chooses the code that runs it.
@@ -13,6 +16,7 @@ pub enum ControlFile {
     AvalonAscset(AvalonAscset),
     CgminerCommand(CgminerCommand),
     LuxosCurtail(LuxosCurtail),
+    Http(Box<HttpControl>),
 }
 
 impl ControlFile {
@@ -34,6 +38,7 @@ impl ControlFile {
             Self::AvalonAscset(avalon) if avalon.stop.is_empty() || avalon.wake.is_empty() => {
                 Err("\"stop\" and \"wake\" need a command each".to_owned())
             }
+            Self::Http(control) => control.check(),
             _ => Ok(()),
         }
     }

@@ -25,7 +25,9 @@ pub struct Decoded {
 pub fn decode(profiles: &Profiles, replies: &[(Request, &[u8])]) -> Option<Decoded> {
     let profile = recognise(profiles, replies)?;
     let (identity, reading) = read_as(profiles.models(), profile, replies);
-    Some(Decoded { identified: identity.into_identified(profile, profiles.models()), reading })
+    let mut identified = identity.into_identified(profile, profiles.models());
+    identified.capabilities = profile.capabilities_of(&Parsed::new(replies));
+    Some(Decoded { identified, reading })
 }
 
 /// The profile that the replies fit best.
@@ -166,6 +168,11 @@ fn assemble(
     reading.profile = finds.text(Target::Profile).map(str::to_owned);
     reading.mode = match finds.word(Target::Mode) {
         Some(Word::Mode(mode)) => Some(mode),
+        _ => None,
+    };
+    reading.locating = match finds.word(Target::Locating) {
+        Some(Word::Yes) => Some(true),
+        Some(Word::No) => Some(false),
         _ => None,
     };
     fill_lists(profile, &finds, &mut reading);

@@ -127,8 +127,8 @@ pub enum DeviceError {
     TooLarge { address: String, limit: usize },
     #[error("{address} did not finish within {} s", .after.as_secs_f32())]
     Deadline { address: String, after: Duration },
-    #[error("{address} refuses the user name or password; set the miner's credentials")]
-    AuthRefused { address: String },
+    #[error("{address} refuses {login}; set the miner's credentials")]
+    AuthRefused { address: String, login: String },
     #[error("{address} does not allow writes: {words}")]
     WriteNotAllowed { address: String, words: String },
     #[error("{address} answered {status} to {request}")]

@@ -3,13 +3,14 @@
 //!
 //! Sign-in follows the server's challenge (RFC 7616, RFC 7617): a first request without it, then
 //! one with the answer. A second refusal means the credentials are wrong; they are not tried again.
+//! Sign-ins of a family's own making are in [`crate::web`].
 
 use crate::device::{Credentials, DeviceError};
 use crate::tcp::Call;
 use bytes::Bytes;
 use http_auth::{PasswordClient, PasswordParams};
 use http_body_util::{BodyExt, Full};
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, SET_COOKIE, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
@@ -18,22 +19,27 @@ use hyper_util::rt::TokioIo;
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    /// Cookies that it set, each as `name=value`.
+    pub cookies: Vec<String>,
 }
 
 /// A request to a web server.
 #[derive(Clone, Copy, Debug)]
 pub struct WebRequest<'a> {
+    /// Without one, a body makes it a POST.
+    pub method: Option<&'a str>,
     pub path: &'a str,
-    /// A body makes it a POST.
     pub body: Option<(&'a str, &'a [u8])>,
     pub credentials: Option<&'a Credentials>,
     /// A token for the `Authorization` header, as it is.
     pub authorization: Option<&'a str>,
+    /// One more header, for sign-ins that have their own.
+    pub header: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> WebRequest<'a> {
     pub fn get(path: &'a str, credentials: Option<&'a Credentials>) -> Self {
-        Self { path, body: None, credentials, authorization: None }
+        Self { method: None, path, body: None, credentials, authorization: None, header: None }
     }
 
     pub fn post(
@@ -42,18 +48,40 @@ impl<'a> WebRequest<'a> {
         body: &'a [u8],
         credentials: Option<&'a Credentials>,
     ) -> Self {
-        Self { path, body: Some((content_type, body)), credentials, authorization: None }
+        Self { body: Some((content_type, body)), ..Self::get(path, credentials) }
+    }
+
+    fn method(&self) -> &'a str {
+        self.method.unwrap_or(if self.body.is_some() { "POST" } else { "GET" })
     }
 }
 
 /// Sends a request, signing in where the server asks for it; a status other than 2xx is an error.
 pub async fn fetch(call: &Call, request: &WebRequest<'_>) -> Result<Vec<u8>, DeviceError> {
+    let answer = answer(call, request).await?;
+    match answer.status {
+        200..=299 => Ok(answer.body),
+        401 | 403 => Err(DeviceError::AuthRefused {
+            address: call.name(),
+            login: match request.credentials {
+                Some(credentials) => format!("the user \"{}\" or its password", credentials.user),
+                None => "a request without a sign-in".to_owned(),
+            },
+        }),
+        status => {
+            Err(DeviceError::HttpStatus { address: call.name(), status, request: request.path.to_owned() })
+        }
+    }
+}
+
+/// Sends a request, answering the server's challenge where it has one; any status is an answer.
+pub async fn answer(call: &Call, request: &WebRequest<'_>) -> Result<Answer, DeviceError> {
     // A body that must not be sent twice is not sent before the server's challenge is known.
-    let probe = WebRequest { body: None, ..*request };
-    let early = request.credentials.is_some() && request.body.is_some();
+    let probe = WebRequest { body: None, method: None, ..*request };
+    let early = request.credentials.is_some() && (request.body.is_some() || request.method.is_some());
     let first = if early { &probe } else { request };
     let (answer, challenge) = exchange(call, first, request.authorization).await?;
-    let answer = match (answer.status, request.credentials, challenge) {
+    Ok(match (answer.status, request.credentials, challenge) {
         (401, Some(credentials), Some(challenge)) => {
             let authorization = respond(request, credentials, &challenge)
                 .map_err(|found| DeviceError::Garbage { address: call.name(), found })?;
@@ -61,14 +89,7 @@ pub async fn fetch(call: &Call, request: &WebRequest<'_>) -> Result<Vec<u8>, Dev
         }
         _ if early && answer.status != 401 => exchange(call, request, request.authorization).await?.0,
         _ => answer,
-    };
-    match answer.status {
-        200..=299 => Ok(answer.body),
-        401 | 403 => Err(DeviceError::AuthRefused { address: call.name() }),
-        status => {
-            Err(DeviceError::HttpStatus { address: call.name(), status, request: request.path.to_owned() })
-        }
-    }
+    })
 }
 
 fn respond(request: &WebRequest<'_>, credentials: &Credentials, challenge: &str) -> Result<String, String> {
@@ -78,7 +99,7 @@ fn respond(request: &WebRequest<'_>, credentials: &Credentials, challenge: &str)
         username: &credentials.user,
         password: credentials.password.reveal(),
         uri: request.path,
-        method: if request.body.is_some() { "POST" } else { "GET" },
+        method: request.method(),
         body: Some(request.body.map_or(&[], |(_, body)| body)),
     })
 }
@@ -91,12 +112,15 @@ pub async fn exchange(
 ) -> Result<(Answer, Option<String>), DeviceError> {
     let stream = call.connect().await?;
     let mut builder = Request::builder()
-        .method(if request.body.is_some() { Method::POST } else { Method::GET })
+        .method(Method::from_bytes(request.method().as_bytes()).unwrap_or(Method::GET))
         .uri(request.path)
         .header(HOST, call.name())
         .header(CONNECTION, "close");
     if let Some((content_type, _)) = request.body {
         builder = builder.header(CONTENT_TYPE, content_type);
+    }
+    if let Some((name, value)) = request.header {
+        builder = builder.header(name, value);
     }
     if let Some(value) = authorization {
         builder = builder.header(AUTHORIZATION, value);
@@ -116,6 +140,12 @@ pub async fn exchange(
             let challenge = (status == StatusCode::UNAUTHORIZED)
                 .then(|| response.headers().get(WWW_AUTHENTICATE)?.to_str().ok().map(str::to_owned))
                 .flatten();
+            let cookies = response
+                .headers()
+                .get_all(SET_COOKIE)
+                .iter()
+                .filter_map(|value| value.to_str().ok()?.split(';').next().map(|pair| pair.trim().to_owned()))
+                .collect();
             let mut body = response.into_body();
             let mut bytes = Vec::new();
             while let Some(frame) = body.frame().await {
@@ -128,7 +158,7 @@ pub async fn exchange(
                     bytes.extend_from_slice(data);
                 }
             }
-            Ok((Answer { status: status.as_u16(), body: bytes }, challenge))
+            Ok((Answer { status: status.as_u16(), body: bytes, cookies }, challenge))
         };
         // The connection is driven here, not in a task of its own, so that it ends with this call.
         tokio::pin!(answer, connection);

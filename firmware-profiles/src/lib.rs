@@ -38,7 +38,9 @@ pub mod replay;
 pub mod request;
 pub mod rules;
 mod tcp;
+mod template;
 mod text;
+mod web;
 mod whatsminer;
 
 pub use change::{Change, PoolSetting, judge_change};
@@ -171,6 +173,7 @@ pub fn write_time(profiles: &Profiles, firmware: &str, limits: &Limits) -> Durat
     let shapes = match &profile.control {
         Some(control::ControlFile::AntminerConf(conf)) => conf.shapes.len(),
         Some(control::ControlFile::AvalonAscset(avalon)) => avalon.stop.len().max(avalon.wake.len()) + 1,
+        Some(control::ControlFile::Http(control)) => control.ways() + 2,
         Some(_) => 2,
         None => 0,
     };

@@ -12,6 +12,7 @@ use crate::control::ControlFile;
 use crate::extract::Extractor;
 use crate::recognise::{Clause, ClauseFile, Parsed};
 use crate::rules::{Rule, rate_factor};
+use crate::web::{Web, WebFile};
 use hashinsight_protocol::device::CapabilitiesV1;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,10 @@ struct ProfileFile {
     read: ReadFile,
     #[serde(default)]
     from: Vec<FromFile>,
+    #[serde(default)]
+    needs: Vec<NeedFile>,
+    #[serde(default)]
+    web: WebFile,
     control: Option<ControlFile>,
     #[serde(default)]
     evidence: Evidence,
@@ -201,6 +206,33 @@ struct CapabilitiesFile {
     set_pools: bool,
 }
 
+/// Signs without one of which a device of the family lacks a capability.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NeedFile {
+    capability: Spanned<String>,
+    any: Vec<ClauseFile>,
+}
+
+/// Takes one capability away.
+type Without = fn(CapabilitiesV1) -> CapabilitiesV1;
+
+/// A capability and the signs of it.
+#[derive(Debug)]
+struct Need {
+    without: Without,
+    any: Vec<Clause>,
+}
+
+/// The capabilities that a sign may be asked for, each with how it is taken away.
+const NEEDS: [(&str, Without); 5] = [
+    ("sleep", |can| CapabilitiesV1 { sleep: false, ..can }),
+    ("power_limit", |can| CapabilitiesV1 { power_limit: false, ..can }),
+    ("reboot", |can| CapabilitiesV1 { reboot: false, ..can }),
+    ("locate", |can| CapabilitiesV1 { locate: false, ..can }),
+    ("set_pools", |can| CapabilitiesV1 { set_pools: false, ..can }),
+];
+
 /// The sign-in that a family's requests need.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -232,6 +264,8 @@ pub struct Profile {
     rate_units: Vec<(String, RateUnit)>,
     /// The device counts its shares together, whichever pool they went to.
     pub shares_of_pool_in_use: bool,
+    needs: Vec<Need>,
+    pub(crate) web: Web,
     pub control: Option<ControlFile>,
     pub evidence: Evidence,
     pub times: Times,
@@ -401,6 +435,25 @@ impl Profile {
             locate: parsed.capabilities.locate,
             set_pools: parsed.capabilities.set_pools,
         };
+        if let Some(ControlFile::Http(control)) = &parsed.control
+            && control.can() != capabilities
+        {
+            let can = control.can();
+            let reason = format!("these are not what [control] has requests for: {can:?}");
+            return Err(error(place("[capabilities]"), reason));
+        }
+        let needs = parsed
+            .needs
+            .into_iter()
+            .map(|file| {
+                let name = file.capability.get_ref();
+                let (_, without) = NEEDS.iter().find(|(known, _)| known == name).ok_or_else(|| {
+                    error(at(file.capability.span().start), format!("\"{name}\" is no capability"))
+                })?;
+                Ok(Need { without: *without, any: clauses(file.any, "[[needs]]")? })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let web = Web::new(parsed.web).map_err(|reason| error(place("[web"), reason))?;
         if capabilities.sleep && parsed.control.is_none() {
             return Err(error(place("[capabilities]"), "sleep needs a [control]".to_owned()));
         }
@@ -421,6 +474,8 @@ impl Profile {
             otherwise,
             rate_units,
             shares_of_pool_in_use: parsed.shares_of_pool_in_use,
+            needs,
+            web,
             control: parsed.control,
             evidence: parsed.evidence,
             times: parsed.times,
@@ -429,6 +484,12 @@ impl Profile {
             user: parsed.credentials.user,
             password: parsed.credentials.password,
         })
+    }
+
+    /// What can be done to a device that gave these replies.
+    pub fn capabilities_of(&self, parsed: &Parsed) -> CapabilitiesV1 {
+        let lacks = |need: &&Need| !need.any.iter().any(|clause| clause.holds(parsed));
+        self.needs.iter().filter(lacks).fold(self.capabilities, |can, need| (need.without)(can))
     }
 
     /// How sure the replies are of this firmware; `None` when they are of another.

@@ -34,6 +34,8 @@ pub enum Target {
     FanCount,
     Mining,
     Mode,
+    /// Whether the locating light is on.
+    Locating,
     Model,
     Version,
     Serial,
@@ -58,7 +60,7 @@ pub enum Target {
 }
 
 impl Target {
-    const NAMES: [(&'static str, Self); 32] = [
+    const NAMES: [(&'static str, Self); 33] = [
         ("hashrate", Self::Hashrate),
         ("rate_unit", Self::RateUnit),
         ("power", Self::Power),
@@ -71,6 +73,7 @@ impl Target {
         ("fan_count", Self::FanCount),
         ("mining", Self::Mining),
         ("mode", Self::Mode),
+        ("locating", Self::Locating),
         ("model", Self::Model),
         ("version", Self::Version),
         ("serial", Self::Serial),
@@ -117,7 +120,7 @@ impl Target {
     }
 
     fn takes_words(self) -> bool {
-        matches!(self, Self::Mining | Self::Mode | Self::PoolAlive)
+        matches!(self, Self::Mining | Self::Mode | Self::Locating | Self::PoolAlive)
     }
 }
 

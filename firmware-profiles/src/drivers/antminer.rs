@@ -291,7 +291,7 @@ fn moved(conf: &AntminerConf, before: &Conf, after: &Conf) -> Vec<String> {
 }
 
 /// Whether two values mean the same to a device: it may turn 100 into "100", and nothing into "0".
-fn alike(a: &Value, b: &Value) -> bool {
+pub(super) fn alike(a: &Value, b: &Value) -> bool {
     let text = |value: &Value| match value {
         Value::Null => Some(String::new()),
         Value::String(text) => Some(text.clone()),

@@ -1,11 +1,11 @@
 //! Asking a device for what a profile orders, over as few connections as it takes.
 
 use super::status::command_json;
-use super::{Context, default_credentials};
+use super::{Context, login};
 use crate::ask::{Ask, Send};
 use crate::decode::{Identity, read_as, refusal};
-use crate::device::{Credentials, Device, DeviceError, Limits};
-use crate::http::{self, WebRequest};
+use crate::device::{Device, DeviceError, Limits};
+use crate::http::WebRequest;
 use crate::profile::Profile;
 use crate::profiles::Profiles;
 use crate::reading::Reading;
@@ -44,12 +44,11 @@ pub(super) async fn fetch(
 ) -> Result<Fetched, DeviceError> {
     let mut fetched = Fetched { replies: Vec::new(), warnings: Vec::new() };
     let plan = if joins { join(asks) } else { asks.to_vec() };
-    let credentials = device.credentials.clone().or_else(|| default_credentials(profile));
     for ask in plan {
         let mut call = Call::api(device, limits);
         call.started = started;
         call.until = started + limits.deadline;
-        match send(&ask, &call, device, credentials.as_ref()).await {
+        match send(&ask, &call, device, profile).await {
             Ok(reply) => fetched.replies.push((ask.request, reply)),
             Err(error) if fetched.replies.is_empty() => return Err(error),
             // A page that is missing or refused says nothing about the others.
@@ -69,20 +68,25 @@ pub(super) async fn send(
     ask: &Ask,
     call: &Call,
     device: &Device,
-    credentials: Option<&Credentials>,
+    profile: &Profile,
 ) -> Result<Vec<u8>, DeviceError> {
+    let web = &profile.web;
+    let login = || login(profile, device);
+    let on_web = call.to_port(web.port(device));
     match &ask.send {
         Send::Command { command, extra } => {
             tcp::ask(call, command_json(command, None, extra).as_bytes()).await
         }
-        Send::Get { path } => {
-            http::fetch(&call.to_port(device.web_port), &WebRequest::get(path, credentials)).await
+        Send::Get { path } => web.fetch(&on_web, login().as_ref(), &WebRequest::get(path, None)).await,
+        Send::ApiGet { path } => web.fetch(call, login().as_ref(), &WebRequest::get(path, None)).await,
+        Send::Post { path, body } => {
+            let request = WebRequest::post(path, "application/json", body.as_bytes(), None);
+            web.fetch(&on_web, login().as_ref(), &request).await
         }
-        Send::ApiGet { path } => http::fetch(call, &WebRequest::get(path, credentials)).await,
-        Send::GraphQl { query } => {
+        Send::GraphQl { path, query } => {
             let body = json!({"query": query}).to_string();
-            let request = WebRequest::post("/graphql", "application/json", body.as_bytes(), None);
-            http::fetch(&call.to_port(device.web_port), &request).await
+            let request = WebRequest::post(path, "application/json", body.as_bytes(), None);
+            web.fetch(&on_web, login().as_ref(), &request).await
         }
         Send::V3 { command, parameter } => {
             let mut body = json!({"cmd": command});

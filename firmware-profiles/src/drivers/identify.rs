@@ -10,11 +10,12 @@ use crate::decode::{read_as, recognise};
 use crate::device::{Device, DeviceError, Limits};
 use crate::profile::{Join, Profile};
 use crate::profiles::Profiles;
+use crate::recognise::Parsed;
 use crate::request::Request;
 use crate::tcp::{self, Call};
 
 /// Commands that tell firmwares apart, asked until one profile is sure.
-const FIRST_QUESTIONS: [&str; 5] = ["version", "get_version", "stats", "summary", "devdetails"];
+const FIRST_QUESTIONS: [&str; 6] = ["version", "get_version", "stats", "summary", "devdetails", "devs"];
 
 pub(crate) async fn identify(
     profiles: &Profiles,
@@ -62,6 +63,7 @@ async fn complete(
     let (identity, reading) = read_as(profiles.models(), profile, &borrowed(&replies));
     device.tell(&reading);
     let mut identified = identity.into_identified(profile, profiles.models());
+    identified.capabilities = profile.capabilities_of(&Parsed::new(&borrowed(&replies)));
     identified.joins = match profile.join {
         Join::No => false,
         Join::Yes => true,
@@ -79,7 +81,12 @@ async fn identify_elsewhere(
     started: tokio::time::Instant,
     first: DeviceError,
 ) -> Result<Identified, DeviceError> {
-    if !matches!(first, DeviceError::Refused { .. } | DeviceError::HttpInstead { .. }) {
+    // A port that is closed without a byte may be a firewall's, or a hung API beside a web server.
+    let elsewhere = matches!(
+        first,
+        DeviceError::Refused { .. } | DeviceError::HttpInstead { .. } | DeviceError::Empty { .. }
+    );
+    if !elsewhere {
         return Err(first);
     }
     for profile in profiles.all() {
@@ -92,8 +99,7 @@ async fn identify_elsewhere(
             let mut call = Call::api(device, limits);
             call.started = started;
             call.until = started + limits.deadline;
-            let credentials = device.credentials.clone().or_else(|| super::default_credentials(profile));
-            let Ok(reply) = send(ask, &call, device, credentials.as_ref()).await else { continue };
+            let Ok(reply) = send(ask, &call, device, profile).await else { continue };
             let replies = vec![(ask.request.clone(), reply)];
             if let Some(found) = recognise(profiles, &borrowed(&replies)).filter(|p| !p.clauses_are_generic())
             {
@@ -116,7 +122,7 @@ async fn joins(
     let Some(ask) = plan.first().filter(|ask| ask.request.is_joined()) else { return false };
     let mut call = Call::api(device, limits);
     call.until = started + limits.deadline;
-    let Ok(reply) = send(ask, &call, device, None).await else { return false };
+    let Ok(reply) = send(ask, &call, device, profile).await else { return false };
     device.tell(&read_as(profiles.models(), profile, &[(ask.request.clone(), reply.as_slice())]).1);
     let answered = crate::recognise::reply_value(&reply);
     ask.request.name.split('+').all(|name| answered.as_ref().is_some_and(|value| value.get(name).is_some()))

@@ -12,9 +12,14 @@ mod antminer;
 mod avalon;
 mod commands;
 mod fetch;
+mod guard;
+mod http_actions;
+mod http_send;
+mod http_ways;
 mod identify;
 mod luxos;
 mod status;
+mod watched;
 mod whatsminer;
 
 use crate::ask::Ask;
@@ -26,6 +31,7 @@ use crate::profiles::Profiles;
 use crate::reading::Reading;
 use crate::request::Transport;
 use crate::tcp::{self, Call};
+use crate::web::Login;
 use crate::{Identified, WriteOutcome};
 use fetch::fetch;
 pub(crate) use fetch::read;
@@ -81,6 +87,10 @@ impl<'a> Context<'a> {
         self.device.credentials.clone().or_else(|| default_credentials(self.profile))
     }
 
+    pub fn login(&self) -> Option<Login> {
+        login(self.profile, self.device)
+    }
+
     pub fn password<'b>(&'b self, default: &'b str) -> &'b str {
         self.device.credentials.as_ref().map_or(default, |c| c.password.reveal())
     }
@@ -100,6 +110,17 @@ impl<'a> Context<'a> {
         let asks = if self.profile.state.is_empty() { &self.profile.requests } else { &self.profile.state };
         let fetched =
             fetch(self.profile, self.device, self.limits, asks, self.identified.joins, tcp::now()).await?;
+        let reading = fetched.decode(self.profiles, self.profile).1;
+        self.device.tell(&reading);
+        Ok(reading)
+    }
+
+    /// As [`Context::look`], with all that an ordinary reading asks for.
+    pub async fn look_widely(&self) -> Result<Reading, DeviceError> {
+        let mut asks = self.profile.requests.clone();
+        asks.extend(self.profile.state.iter().filter(|ask| !self.profile.requests.contains(ask)).cloned());
+        let fetched =
+            fetch(self.profile, self.device, self.limits, &asks, self.identified.joins, tcp::now()).await?;
         let reading = fetched.decode(self.profiles, self.profile).1;
         self.device.tell(&reading);
         Ok(reading)
@@ -129,6 +150,12 @@ impl<'a> Context<'a> {
     pub fn elapsed(&self) -> String {
         format!("{:.1} s", tcp::now().duration_since(self.started).as_secs_f32())
     }
+}
+
+fn login(profile: &Profile, device: &Device) -> Option<Login> {
+    let from_factory = device.credentials.is_none();
+    let credentials = device.credentials.clone().or_else(|| default_credentials(profile))?;
+    Some(Login { credentials, from_factory })
 }
 
 fn default_credentials(profile: &Profile) -> Option<Credentials> {
@@ -174,6 +201,7 @@ pub(crate) async fn stop(context: &Context<'_>, pre: &PreStateV1) -> Result<Writ
         ControlFile::AvalonAscset(control) => avalon::stop(context, control).await,
         ControlFile::CgminerCommand(control) => commands::stop(context, control).await,
         ControlFile::LuxosCurtail(control) => luxos::stop(context, control).await,
+        ControlFile::Http(control) => http_actions::stop(context, control).await,
     }
 }
 
@@ -189,6 +217,7 @@ pub(crate) async fn wake(context: &Context<'_>, pre: &PreStateV1) -> Result<Writ
         ControlFile::AvalonAscset(control) => avalon::wake(context, control, pre).await,
         ControlFile::CgminerCommand(control) => commands::wake(context, control).await,
         ControlFile::LuxosCurtail(control) => luxos::wake(context, control, pre).await,
+        ControlFile::Http(control) => http_actions::wake(context, control, pre).await,
     }
 }
 
@@ -202,9 +231,12 @@ pub(crate) async fn change(context: &Context<'_>, change: &Change) -> Result<Wri
     };
     let unsupported =
         || DeviceError::Unsupported { firmware: context.profile.title.clone(), wish: change.wish() };
-    let _control = context.profile.control.as_ref().filter(|_| able).ok_or_else(unsupported)?;
+    let control = context.profile.control.as_ref().filter(|_| able).ok_or_else(unsupported)?;
     same_device(context).await?;
-    Err(unsupported())
+    match control {
+        ControlFile::Http(control) => http_actions::change(context, control, change).await,
+        _ => Err(unsupported()),
+    }
 }
 
 fn control_of<'a>(context: &Context<'a>, wish: &'static str) -> Result<&'a ControlFile, DeviceError> {
@@ -221,4 +253,5 @@ pub(crate) fn needs_web(profile: &Profile) -> bool {
     let web = |ask: &Ask| matches!(ask.request.transport, Transport::Http | Transport::GraphQl);
     profile.requests.iter().chain(&profile.state).any(web)
         || matches!(profile.control, Some(ControlFile::AntminerConf(_)))
+        || matches!(&profile.control, Some(ControlFile::Http(control)) if control.needs_web())
 }
