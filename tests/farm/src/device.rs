@@ -1,5 +1,7 @@
 //! One simulated device: its identity, what it is set to, its body and its faults.
 
+use crate::family::vnish;
+use crate::family::web::WebState;
 use crate::faults::{Fault, FaultKind, Faults};
 use crate::models::{Family, Model};
 use crate::physics::{Level, Phase, Plant, Sensed, Settings};
@@ -44,6 +46,7 @@ pub enum Own {
     Avalon {
         clock_offset: Option<i64>,
     },
+    Web(WebState),
 }
 
 /// Mode, limit and profile as they stand in the device's configuration.
@@ -134,6 +137,7 @@ impl Device {
                 let offset = draws.between(Channel::ClockOffset, 1, -20.0, 20.0).round() as i64;
                 Own::Avalon { clock_offset: (!counts_from_boot).then_some(offset) }
             }
+            family if family.has_web_api() => Own::Web(WebState::default()),
             _ => Own::None,
         };
         Self {
@@ -202,8 +206,19 @@ impl Device {
             return WriteResult::Ignored;
         }
         let late = self.faults.active(FaultKind::Late, t).map_or(0.0, |f| f.value.max(0.0));
-        let restarts = self.model.family == Family::Antminer;
+        // A preset of VNish's is taken by a restart of the mining program too.
+        let restarts = matches!(self.model.family, Family::Antminer | Family::Vnish);
+        if matches!(change, Change::Sleep | Change::Wake) && self.faults.active(FaultKind::Moves, t).is_some()
+        {
+            match self.model.family {
+                Family::Vnish => vnish::move_a_setting(self),
+                _ => self.plant.settings.limit = Some((self.plant.plate_watts() * 0.8) as u32),
+            }
+        }
         match change {
+            Change::Sleep if self.faults.active(FaultKind::NoEffect, t).is_some() => {
+                self.plant.settings.asleep = true;
+            }
             Change::Sleep => self.plant.stop(t, late),
             Change::Wake => self.plant.wake(t, late),
             Change::SleepAt(at) => self.plant.stop_at(at.max(t) + late),
@@ -220,7 +235,7 @@ impl Device {
             }
             Change::Profile(step) => {
                 self.plant.settings.profile = step;
-                self.plant.adjust(t, false, late);
+                self.plant.adjust(t, restarts, late);
             }
             Change::Reboot => self.plant.reboot(t),
             Change::Restart => self.plant.adjust(t, true, late),
@@ -253,9 +268,18 @@ impl Device {
                 _ => 1,
             }),
             Family::Avalon => Some(self.work_mode()),
+            Family::Goldshell => Some(match (s.asleep, s.level) {
+                (true, _) => 2,
+                (false, Level::LowPower) => 1,
+                (false, _) => 0,
+            }),
             _ => None,
         };
-        let profile = (self.model.family == Family::Luxos).then(|| self.profile_name(s.profile));
+        let profile = match self.model.family {
+            Family::Luxos => Some(self.profile_name(s.profile)),
+            Family::Vnish => Some(vnish::preset_name(self, s.profile)),
+            _ => None,
+        };
         ModeView { mode, vendor_mode, limit_w: s.limit, profile }
     }
 

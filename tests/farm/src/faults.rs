@@ -30,10 +30,22 @@ pub enum FaultKind {
     Reboot,
     /// Wakes by itself after having slept for `value` seconds (60).
     Wake,
+    /// Says that it stopped and goes on hashing.
+    NoEffect,
+    /// A stop or a wake-up moves a setting that nobody named.
+    Moves,
+    /// Reports a power of 0 W whatever it draws.
+    ZeroPower,
+    /// Tokens are good for `value` seconds only (2).
+    Expire,
+    /// Refuses every password.
+    Locked,
+    /// The water of hydro models is too cold to start.
+    ColdWater,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::Hang,
         Self::Refuse,
         Self::Lie,
@@ -44,6 +56,12 @@ impl FaultKind {
         Self::Die,
         Self::Reboot,
         Self::Wake,
+        Self::NoEffect,
+        Self::Moves,
+        Self::ZeroPower,
+        Self::Expire,
+        Self::Locked,
+        Self::ColdWater,
     ];
 
     pub fn name(self) -> &'static str {
@@ -58,6 +76,12 @@ impl FaultKind {
             Self::Die => "die",
             Self::Reboot => "reboot",
             Self::Wake => "wake",
+            Self::NoEffect => "no_effect",
+            Self::Moves => "moves",
+            Self::ZeroPower => "zero_power",
+            Self::Expire => "expire",
+            Self::Locked => "locked",
+            Self::ColdWater => "cold_water",
         }
     }
 
@@ -67,6 +91,7 @@ impl FaultKind {
             Self::Late => 120.0,
             Self::Slow => 3_000.0,
             Self::Wake => 60.0,
+            Self::Expire => 2.0,
             _ => 0.0,
         }
     }

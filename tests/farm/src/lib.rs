@@ -36,6 +36,7 @@ mod web;
 pub use clock::Clock;
 pub use config::{Config, Mix, Net, Pre};
 pub use faults::{FaultKind, FaultOrder};
+use models::Api;
 pub use models::Family;
 
 use hashinsight_protocol::device::ModeV1;
@@ -116,7 +117,9 @@ impl Farm {
         if config.own_listeners {
             for device in &devices {
                 let at = |port| SocketAddrV4::new(device.ip, port);
-                own.push((device.index, Port::Api, listen(at(config.api_port), "--api-port")?));
+                if device.model.family.api() != Api::Nothing {
+                    own.push((device.index, Port::Api, listen(at(config.api_port), "--api-port")?));
+                }
                 if device.model.family.has_web() {
                     own.push((device.index, Port::Web, listen(at(config.web_port), "--web-port")?));
                 }

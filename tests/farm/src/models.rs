@@ -3,9 +3,12 @@
 //! Times are those seen in the field (minutes to full hashrate after a wake-up); `time_scale` divides
 //! them when a farm starts. Rates, uptime and clocks are never scaled.
 
+mod web;
+
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
+use web::{AURADINE, AXEOS, EPIC, FUTUREBIT, GOLDSHELL, PROTO, VNISH};
 
 /// A firmware family; the names are those of the firmware profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -17,11 +20,31 @@ pub enum Family {
     Braiins,
     Luxos,
     Cgminer,
+    Vnish,
+    Epic,
+    Auradine,
+    Axeos,
+    Proto,
+    Goldshell,
+    Futurebit,
 }
 
 impl Family {
-    pub const ALL: [Self; 6] =
-        [Self::Antminer, Self::Whatsminer, Self::Avalon, Self::Braiins, Self::Luxos, Self::Cgminer];
+    pub const ALL: [Self; 13] = [
+        Self::Antminer,
+        Self::Whatsminer,
+        Self::Avalon,
+        Self::Braiins,
+        Self::Luxos,
+        Self::Cgminer,
+        Self::Vnish,
+        Self::Epic,
+        Self::Auradine,
+        Self::Axeos,
+        Self::Proto,
+        Self::Goldshell,
+        Self::Futurebit,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -31,6 +54,13 @@ impl Family {
             Self::Braiins => "braiins",
             Self::Luxos => "luxos",
             Self::Cgminer => "cgminer",
+            Self::Vnish => "vnish",
+            Self::Epic => "epic",
+            Self::Auradine => "auradine",
+            Self::Axeos => "axeos",
+            Self::Proto => "proto",
+            Self::Goldshell => "goldshell",
+            Self::Futurebit => "futurebit",
         }
     }
 
@@ -45,8 +75,41 @@ impl Family {
 
     /// Whether the device has a web server that matters.
     pub fn has_web(self) -> bool {
-        self == Self::Antminer
+        self == Self::Antminer || self.has_web_api()
     }
+
+    /// Whether the device is controlled over a web API.
+    pub fn has_web_api(self) -> bool {
+        matches!(
+            self,
+            Self::Vnish
+                | Self::Epic
+                | Self::Braiins
+                | Self::Auradine
+                | Self::Axeos
+                | Self::Proto
+                | Self::Goldshell
+                | Self::Futurebit
+        )
+    }
+
+    /// What listens on the port of the CGMiner API.
+    pub fn api(self) -> Api {
+        match self {
+            Self::Epic => Api::Http,
+            Self::Axeos | Self::Proto | Self::Futurebit => Api::Nothing,
+            _ => Api::Cgminer,
+        }
+    }
+}
+
+/// What listens on the port of the CGMiner API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    Cgminer,
+    /// The web server.
+    Http,
+    Nothing,
 }
 
 impl From<Family> for &'static str {
@@ -303,7 +366,41 @@ pub const MODELS: &[Model] = &[
         ..AVALON
     },
     BRAIINS,
-    Model { name: "Antminer S19", terahash: 95.0, watts: 3250.0, chips_per_board: 76, ..BRAIINS },
+    // The older version, with GraphQL.
+    Model {
+        name: "Antminer S19",
+        terahash: 95.0,
+        watts: 3250.0,
+        chips_per_board: 76,
+        old_style: true,
+        ..BRAIINS
+    },
+    VNISH,
+    Model {
+        name: "Antminer S19 Pro Hydro",
+        terahash: 184.0,
+        watts: 5428.0,
+        boards: 4,
+        fans: 0,
+        mhz: 585,
+        ..VNISH
+    },
+    EPIC,
+    AURADINE,
+    AXEOS,
+    Model {
+        name: "NerdQAxe++",
+        build: "v1.0.36",
+        terahash: 4.8,
+        watts: 76.0,
+        standby: 4.0,
+        chips_per_board: 4,
+        fans: 2,
+        ..AXEOS
+    },
+    PROTO,
+    GOLDSHELL,
+    FUTUREBIT,
     LUXOS,
     Model { name: "Antminer S21", terahash: 200.0, watts: 3550.0, chips_per_board: 108, mhz: 490, ..LUXOS },
     Model {

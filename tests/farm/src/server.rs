@@ -11,10 +11,11 @@
 use crate::FarmError;
 use crate::clock::Clock;
 use crate::device::Device;
+use crate::family::antminer_web::WebAnswer;
 use crate::family::{self, Answer, REQUEST_LIMIT};
 use crate::faults::FaultKind;
 use crate::log::TruthLog;
-use crate::models::Family;
+use crate::models::{Api, Family};
 use crate::web;
 use hashinsight_protocol::units::Millis;
 use std::collections::HashMap;
@@ -245,9 +246,13 @@ pub async fn serve_one(shared: Arc<Shared>, index: u32, listener: TcpListener, p
 
 async fn connection(shared: &Shared, index: u32, stream: TcpStream, port: Port) {
     // An error only means that this connection is over.
-    let _ = match port {
-        Port::Api => api(shared, index, stream).await,
-        Port::Web => web::serve(shared, index, stream).await,
+    let _ = match (port, shared.slots[index as usize].family.api()) {
+        (Port::Api, Api::Cgminer) => api(shared, index, stream).await,
+        (Port::Api, Api::Nothing) => {
+            reset(stream);
+            Ok(())
+        }
+        (Port::Api, Api::Http) | (Port::Web, _) => web::serve(shared, index, stream).await,
     };
 }
 
@@ -417,7 +422,12 @@ fn note(shared: &Shared, index: u32, answer: &Answer, whole: bool) -> Option<u64
 }
 
 /// The log's line for an answer of the web server.
-pub fn note_web(shared: &Shared, index: u32, request: &str, write: Option<&family::WriteNote>, whole: bool) {
-    let answer = Answer { request: request.to_owned(), write: write.cloned(), ..Answer::default() };
+pub fn note_web(shared: &Shared, index: u32, request: &str, answer: &WebAnswer, whole: bool) {
+    let answer = Answer {
+        request: request.to_owned(),
+        sample: answer.sample,
+        write: answer.write.clone(),
+        ..Answer::default()
+    };
     note(shared, index, &answer, whole);
 }

@@ -89,14 +89,16 @@ fn settings(model: &Model, state: State, draws: Draws) -> Settings {
     let step = -3 - (draws.bits(Channel::PreState, 10) % 3) as i8;
     match (state, model.family) {
         (State::Limited, Family::Antminer) => s.level = Level::LowPower,
-        (State::Limited, Family::Luxos) => s.profile = step,
+        (State::Limited, Family::Luxos | Family::Vnish) => s.profile = step,
         (State::Limited, Family::Whatsminer | Family::Avalon | Family::Braiins) => s.limit = Some(limit),
+        (State::Limited, Family::Auradine | Family::Proto) => s.limit = Some(limit),
+        (State::Limited | State::Hem, Family::Goldshell) => s.level = Level::LowPower,
         (State::Hem, Family::Antminer) => s.level = Level::HighEfficiency,
         (State::Hem, Family::Whatsminer) => s.level = Level::LowPower,
         // The oldest of these know an ordinary mode and a faster one only.
         (State::Hem, Family::Avalon) if !model.name.starts_with("15") => s.level = Level::HighPower,
         (State::Hem, Family::Avalon) => s.level = Level::LowPower,
-        (State::Hem, Family::Luxos) => s.profile = step + 2,
+        (State::Hem, Family::Luxos | Family::Vnish) => s.profile = step + 2,
         (State::Hem, Family::Braiins) => s.limit = Some(limit),
         _ => {}
     }

@@ -4,7 +4,8 @@
 //! requests a connection. Devices without a web interface of interest answer 404.
 
 use crate::family::Scene;
-use crate::family::antminer_web::{self, WebAnswer, WebRequest};
+use crate::family::antminer_web::{WebAnswer, WebRequest};
+use crate::family::web as families;
 use crate::faults::FaultKind;
 use crate::server::{Gate, Sent, Shared, deliver, hold, note_web, reset};
 use std::io;
@@ -58,10 +59,12 @@ pub async fn serve(shared: &Shared, index: u32, mut stream: TcpStream) -> io::Re
                 method: &head.method,
                 path: &head.path,
                 authorization: head.authorization.as_deref(),
+                token: head.token.as_deref(),
+                cookie: head.cookie.as_deref(),
                 content_type: &head.content_type,
                 body: &head.body,
             };
-            let answer = antminer_web::answer(&mut Scene::new(device, now, t), &request);
+            let answer = families::answer(&mut Scene::new(device, now, t), &request);
             device.writes += u64::from(answer.write.is_some());
             answer
         });
@@ -74,7 +77,7 @@ pub async fn serve(shared: &Shared, index: u32, mut stream: TcpStream) -> io::Re
             name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
         // A challenge is part of a login, not an answer.
         if answer.status != 401 {
-            note_web(shared, index, &name, answer.write.as_ref(), matches!(sent, Ok(Sent::Whole)));
+            note_web(shared, index, &name, &answer, matches!(sent, Ok(Sent::Whole)));
         }
         match sent? {
             Sent::Whole if head.keep_alive => {}
@@ -93,6 +96,8 @@ struct Head {
     method: String,
     path: String,
     authorization: Option<String>,
+    token: Option<String>,
+    cookie: Option<String>,
     content_type: String,
     keep_alive: bool,
     body: Vec<u8>,
@@ -104,6 +109,10 @@ async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Opt
     let head_end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;
+        }
+        // No method begins so: what the other end speaks is no HTTP.
+        if buffer.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
+            return Ok(Some(Err(400)));
         }
         if buffer.len() > HEAD {
             return Ok(Some(Err(431)));
@@ -141,6 +150,8 @@ fn parse(bytes: &[u8]) -> Result<(Head, usize), u16> {
         method: method.to_owned(),
         path: path.to_owned(),
         authorization: None,
+        token: None,
+        cookie: None,
         content_type: String::new(),
         keep_alive: version == "HTTP/1.1",
         body: Vec::new(),
@@ -151,6 +162,8 @@ fn parse(bytes: &[u8]) -> Result<(Head, usize), u16> {
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
             "authorization" => head.authorization = Some(value.to_owned()),
+            "token" => head.token = Some(value.to_owned()),
+            "cookie" => head.cookie = Some(value.to_owned()),
             "content-type" => head.content_type = value.to_ascii_lowercase(),
             "content-length" => length = value.parse().map_err(|_| 400u16)?,
             "connection" => head.keep_alive = !value.eq_ignore_ascii_case("close") && head.keep_alive,
@@ -164,16 +177,20 @@ fn parse(bytes: &[u8]) -> Result<(Head, usize), u16> {
 fn render(answer: &WebAnswer, keep_alive: bool) -> String {
     let reason = match answer.status {
         200 => "OK",
+        204 => "No Content",
         401 => "Unauthorized",
+        403 => "Forbidden",
+        500 => "Internal Server Error",
         404 => "Not Found",
         413 => "Payload Too Large",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         _ => "Bad Request",
     };
+    let cookie = answer.cookie.as_ref().map_or(String::new(), |c| format!("Set-Cookie: {c}\r\n"));
     let challenge = answer.challenge.as_ref().map_or(String::new(), |c| format!("WWW-Authenticate: {c}\r\n"));
     format!(
-        "HTTP/1.1 {} {reason}\r\nServer: lighttpd/1.4.54\r\nContent-Type: {}\r\n{challenge}Content-Length: {}\r\nConnection: {}\r\n\r\n{}",
+        "HTTP/1.1 {} {reason}\r\nServer: lighttpd/1.4.54\r\nContent-Type: {}\r\n{challenge}{cookie}Content-Length: {}\r\nConnection: {}\r\n\r\n{}",
         answer.status,
         answer.content_type,
         answer.body.len(),

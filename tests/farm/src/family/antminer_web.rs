@@ -5,7 +5,7 @@
 //! beside the mode are taken from any document that has pools, as the real form does.
 
 use super::antminer::{at_rest, corners, fan_rpm, rates};
-use super::{Scene, WriteNote};
+use super::{Sample, Scene, WriteNote};
 use crate::device::{Change, Device, Pool, WriteResult};
 use crate::digest;
 use crate::faults::FaultKind;
@@ -21,6 +21,9 @@ pub struct WebRequest<'a> {
     /// Path with query.
     pub path: &'a str,
     pub authorization: Option<&'a str>,
+    /// Auradine's own header for its token.
+    pub token: Option<&'a str>,
+    pub cookie: Option<&'a str>,
     pub content_type: &'a str,
     pub body: &'a [u8],
 }
@@ -34,6 +37,10 @@ pub struct WebAnswer {
     pub content_type: &'static str,
     pub body: String,
     pub write: Option<WriteNote>,
+    /// What the answer said of the real-time rate.
+    pub sample: Option<Sample>,
+    /// The value of `Set-Cookie`.
+    pub cookie: Option<String>,
     pub delay: f64,
 }
 

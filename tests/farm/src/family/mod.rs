@@ -5,10 +5,19 @@
 
 pub mod antminer;
 pub mod antminer_web;
+pub mod auradine;
 pub mod avalon;
+pub mod axeos;
 pub mod braiins;
+pub mod braiins_web;
 pub mod cgminer;
+pub mod epic;
+pub mod futurebit;
+pub mod goldshell;
 pub mod luxos;
+pub mod proto;
+pub mod vnish;
+pub mod web;
 pub mod whatsminer;
 pub mod whatsminer_token;
 
@@ -280,6 +289,11 @@ fn report(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) -> Outcome {
         Family::Braiins => braiins::report(scene, ask.command, reply),
         Family::Luxos => luxos::report(scene, ask.command, reply),
         Family::Cgminer => cgminer::report(scene, ask.command, reply),
+        Family::Vnish => vnish::report(scene, ask.command, reply),
+        Family::Auradine => auradine::report(scene, ask.command, reply),
+        Family::Goldshell => goldshell::report(scene, ask.command, reply),
+        // They have no CGMiner port.
+        Family::Epic | Family::Axeos | Family::Proto | Family::Futurebit => Outcome::Unknown,
     }
 }
 
@@ -293,6 +307,8 @@ fn control(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) -> Outcome {
         // Everything that writes is in no group that a caller of port 4028 is in.
         Family::Antminer if is_control(Family::Antminer, ask.command) => Outcome::Denied,
         Family::Antminer => Outcome::Unknown,
+        family if is_control(family, ask.command) => Outcome::Denied,
+        _ => Outcome::Unknown,
     }
 }
 
@@ -346,6 +362,8 @@ fn description(dev: &Device) -> Cow<'static, str> {
         Family::Braiins => format!("BOSer {}", dev.model.build).into(),
         Family::Luxos => format!("LUXminer {}", dev.model.build).into(),
         Family::Cgminer => format!("cgminer {}", dev.model.build).into(),
+        Family::Auradine => "GCMiner-2023-05.24".into(),
+        _ => "cgminer 4.11.1".into(),
     }
 }
 

@@ -30,7 +30,7 @@ async fn the_log_has_a_line_for_every_answer_and_what_it_said() {
                 Family::Avalon => "estats",
                 Family::Braiins => "summary+tunerstatus",
                 Family::Luxos => "summary+power",
-                Family::Cgminer => "summary",
+                _ => "summary",
             };
             let reply = s.raw(d.device, json!({"command": command}).to_string().as_bytes()).await.unwrap();
             assert!(reply.len() > 100 && reply.ends_with(b"\0"));
