@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod live;
 pub mod poller;
 pub mod probe;
+mod sabotage;
 pub mod status;
 pub mod store;
 pub mod supervisor;

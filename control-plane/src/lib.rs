@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod identity;
 pub mod mqtt;
 pub mod random;
+mod sabotage;
 pub mod serve;
 pub mod store;
 pub mod telemetry;

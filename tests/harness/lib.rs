@@ -52,6 +52,7 @@ pub fn one_site(agents: &[(&str, u32)], cycle_s: u32, time_scale: f64) -> Result
         cycle_s,
         time_scale,
         seed: 11,
+        environment: Vec::new(),
     };
     let world = World::start(plan, &mut |_| {})?;
     Ok(Sandbox { world, folder })

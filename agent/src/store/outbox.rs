@@ -38,6 +38,7 @@ use super::db::{StoreError, Worker};
 use super::sealer::Sealer;
 use super::telemetry_file::TelemetryFile;
 use super::{Journal, Kept};
+use crate::sabotage;
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::events::{EventV1, GapCauseV1, GapV1};
 use hashinsight_protocol::ids::Epoch;
@@ -122,10 +123,15 @@ impl Outbox {
         samples: Vec<SampleV1>,
     ) -> Result<(), StoreError> {
         let polls = samples.len() as u64;
+        let samples = sabotage::one_lost(cycle, samples);
+        let twice = sabotage::planted_now("double", cycle).then(|| samples.clone());
         let committed = self
             .file
             .call(move |file| {
                 let outcome = file.commit(cycle, started, samples);
+                if let Some(samples) = twice {
+                    file.commit(cycle, started, samples)?;
+                }
                 if outcome.is_err() {
                     file.give_up(cycle);
                 }

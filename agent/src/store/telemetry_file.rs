@@ -209,6 +209,10 @@ impl TelemetryFile {
     ) -> Result<(), StoreError> {
         let tx = self.conn.transaction()?;
         let (mut seq, mut bytes, mut polls) = (self.next_seq, 0, 0);
+        if crate::sabotage::planted_now("reuse-seq", cycle) && seq > 1 {
+            seq -= 1;
+            tx.execute("DELETE FROM batches WHERE seq = ?1", [seq])?;
+        }
         for samples in batches {
             let draft = self.groups.draft(seq, cycle, started, samples)?;
             let envelope = self.sealer.seal(self.epoch, Stream::Telemetry, seq, &draft.body)?;

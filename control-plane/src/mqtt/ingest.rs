@@ -18,6 +18,7 @@ use crate::agents::presence;
 use crate::args;
 use crate::error::{Error, Result};
 use crate::row;
+use crate::sabotage;
 use crate::store::Db;
 use crate::telemetry::batches::{self, Batch};
 use crate::telemetry::gaps;
@@ -140,6 +141,11 @@ impl Ingest {
     }
 
     async fn store_telemetry(&mut self, batches: &[Batch]) -> Result<()> {
+        if sabotage::planted("ack-early") {
+            let early = batches.iter().map(|batch| (batch.key, vec![(batch.seq, batch.seq)]));
+            self.acknowledge(early.collect());
+            tokio::time::sleep(sabotage::LATE).await;
+        }
         let stored = async {
             let mut tx = self.app.stores.telemetry.begin().await?;
             let stored = batches::store(&mut tx, &mut self.keys, batches).await?;

@@ -15,7 +15,7 @@ use hashinsight_protocol::envelope::{Body as _, Envelope};
 use hashinsight_protocol::ids::{AgentId, Epoch, MinerId, SiteId};
 use hashinsight_protocol::telemetry::{PollV1, RosterV1, SampleV1, TelemetryV1};
 use hashinsight_protocol::topics::{Stream, Topic};
-use hashinsight_protocol::units::{Celsius, DurationMs, Hashrate, Millis, Watts};
+use hashinsight_protocol::units::{BootMillis, Celsius, DurationMs, Hashrate, Millis, Watts};
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -43,6 +43,8 @@ pub struct Reading {
     pub miner: MinerId,
     pub agent: AgentId,
     pub at: Millis,
+    /// The same moment on the boot clock of the agent's machine, which no time service moves.
+    pub boot_ms: BootMillis,
     pub received_at: Millis,
     pub cycle: u64,
     pub poll: PollV1,
@@ -153,20 +155,25 @@ impl Pages {
         }
         let mut readings = Vec::new();
         for row in rows {
-            let (cycle, samples) = samples(db, keys, self.agent, &row).await?;
+            let (batch, samples) = samples(db, keys, self.agent, &row).await?;
             let started = row.at;
             let wanted = |sample: &SampleV1| self.range.miner.is_none_or(|miner| miner == sample.miner);
             readings.extend(samples.iter().filter(|s| wanted(s)).filter_map(|sample| {
                 let at = started.plus(sample.after);
                 let within = at >= self.range.from && at < self.range.to;
-                within.then(|| reading(self.agent, at, &row, cycle, sample))
+                within.then(|| reading(self.agent, at, &row, &batch, sample))
             }));
         }
         Ok(Some(readings))
     }
 }
 
-async fn samples(db: &Db, keys: &mut Keys, agent: AgentId, row: &BatchRow) -> Result<(u64, Vec<SampleV1>)> {
+async fn samples(
+    db: &Db,
+    keys: &mut Keys,
+    agent: AgentId,
+    row: &BatchRow,
+) -> Result<(TelemetryV1, Vec<SampleV1>)> {
     let broken = |e| Error::internal(format!("stored batch {} of {agent}: {e}", row.seq));
     let envelope = Envelope::open(Topic::Up(agent, Stream::Telemetry), &row.envelope).map_err(broken)?;
     let batch = TelemetryV1::decode(envelope.body).map_err(broken)?;
@@ -183,16 +190,17 @@ async fn samples(db: &Db, keys: &mut Keys, agent: AgentId, row: &BatchRow) -> Re
         let name = KeyName { agent, epoch: row.epoch, seq: row.seq, checksum: row.checksum };
         keys.put(name, Arc::new(key));
     }
-    Ok((batch.cycle, samples))
+    Ok((batch, samples))
 }
 
-fn reading(agent: AgentId, at: Millis, row: &BatchRow, cycle: u64, sample: &SampleV1) -> Reading {
+fn reading(agent: AgentId, at: Millis, row: &BatchRow, batch: &TelemetryV1, sample: &SampleV1) -> Reading {
     Reading {
         miner: sample.miner,
         agent,
         at,
+        boot_ms: batch.started.boot.plus(sample.after),
         received_at: row.received_at,
-        cycle,
+        cycle: batch.cycle,
         poll: sample.poll,
         hashrate_hs: sample.hashrate,
         power_w: sample.power,

@@ -50,6 +50,14 @@ impl Books {
     }
 }
 
+/// An answer that is stored nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// As the books name it.
+    pub device: String,
+    pub at: i64,
+}
+
 /// Pairs answers and readings of one device after another. `until` bounds what is compared: later ones
 /// serve as partners and are not missed themselves.
 pub fn compare(
@@ -57,7 +65,17 @@ pub fn compare(
     stored: &BTreeMap<String, Vec<Stored>>,
     until: i64,
 ) -> Books {
+    compare_each(answers, stored, until).0
+}
+
+/// As [`compare`], and names what is lost.
+pub fn compare_each(
+    answers: &BTreeMap<String, Vec<Answer>>,
+    stored: &BTreeMap<String, Vec<Stored>>,
+    until: i64,
+) -> (Books, Vec<Missing>) {
     let mut books = Books::default();
+    let mut missing = Vec::new();
     let none = (Vec::new(), Vec::new());
     let devices: std::collections::BTreeSet<_> = answers.keys().chain(stored.keys()).collect();
     for device in devices {
@@ -65,7 +83,7 @@ pub fn compare(
         let mut s = stored.get(device).unwrap_or(&none.1).clone();
         a.sort_by_key(|a| a.at);
         s.sort_by_key(|s| s.at);
-        let one = pair(&a, &s, until);
+        let one = pair(&a, &s, until, &mut |at| missing.push(Missing { device: device.clone(), at }));
         books.answered += one.answered;
         books.stored += one.stored;
         books.matched += one.matched;
@@ -73,10 +91,10 @@ pub fn compare(
         books.surplus += one.surplus;
         books.wrong += one.wrong;
     }
-    books
+    (books, missing)
 }
 
-fn pair(answers: &[Answer], stored: &[Stored], until: i64) -> Books {
+fn pair(answers: &[Answer], stored: &[Stored], until: i64, lost: &mut dyn FnMut(i64)) -> Books {
     let mut books = Books {
         answered: answers.iter().filter(|a| a.at <= until).count(),
         stored: stored.iter().filter(|s| s.at <= until).count(),
@@ -97,7 +115,10 @@ fn pair(answers: &[Answer], stored: &[Stored], until: i64) -> Books {
                 stored.next();
             }
             (Some(a), s) if s.is_none_or(|s| a.at < s.at) => {
-                books.lost += usize::from(a.at <= until);
+                if a.at <= until {
+                    books.lost += 1;
+                    lost(a.at);
+                }
                 answers.next();
             }
             (_, Some(s)) => {

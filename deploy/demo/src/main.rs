@@ -66,6 +66,7 @@ fn run(args: &Args) -> Result<bool> {
         cycle_s: 5,
         time_scale: 10.0,
         seed: args.seed,
+        environment: Vec::new(),
     };
     let outcome = demonstrate(args, plan);
     // What failed is kept: its logs say why.

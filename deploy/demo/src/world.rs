@@ -43,6 +43,8 @@ pub struct Plan {
     /// Divides devices' ramps and boots.
     pub time_scale: f64,
     pub seed: u64,
+    /// What the control plane and the agents find in their environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// One agent and its devices.
@@ -245,7 +247,9 @@ impl Agent {
 
 impl Plan {
     pub fn program(&self, name: &str) -> Command {
-        Command::new(self.programs.join(name))
+        let mut command = Command::new(self.programs.join(name));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 
