@@ -1,7 +1,8 @@
 //! `cargo chaos --seconds 300 --seed N`.
 
 use clap::Parser;
-use hashinsight_chaos::run::{Setup, run};
+use hashinsight_chaos::run::{AGENTS, Setup, run};
+use hashinsight_chaos::schedule::schedule;
 use hashinsight_demo::process::end_on_signals;
 use hashinsight_demo::world::build_programs;
 use hashinsight_demo::{Failure, Result};
@@ -24,6 +25,9 @@ struct Args {
     /// Plants this fault in the product; the run must fail then
     #[arg(long, value_parser = ["ack-early", "drop", "double", "reuse-seq"])]
     sabotage: Option<String>,
+    /// Print what this seed would do, and end
+    #[arg(long)]
+    list: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -43,6 +47,14 @@ fn main() -> ExitCode {
 
 fn chaos(args: &Args) -> Result<bool> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000));
+    let length = Duration::from_secs(args.seconds);
+    if args.list {
+        println!("seed {seed}");
+        for (at, fault) in schedule(seed, length, AGENTS, true) {
+            println!("{:>7.1} s  {fault:?}", at.as_secs_f64());
+        }
+        return Ok(true);
+    }
     let programs = build_programs()?;
     let folder = tempfile::Builder::new()
         .prefix("hashinsight-chaos-")
@@ -50,7 +62,7 @@ fn chaos(args: &Args) -> Result<bool> {
         .map_err(Failure::of("a temporary folder"))?;
     let setup = Setup {
         seed,
-        length: Duration::from_secs(args.seconds),
+        length,
         miners: args.miners,
         sabotage: args.sabotage.clone(),
         programs,

@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const SITE: &str = "Chaos";
-const AGENTS: usize = 2;
+/// Agents of a run.
+pub const AGENTS: usize = 2;
 const CYCLE_S: u32 = 5;
 /// Share of the site's power that an order takes off.
 const SHARE: f64 = 0.2;
@@ -295,7 +296,9 @@ impl Chaos {
         let ahead = wall_ahead_ms();
         let bound = boot_ms();
         say("comparing the books");
-        let settled = until("the books", Duration::from_secs(60), || {
+        // Books with a planted fault never balance.
+        let most = Duration::from_secs(if self.report.sabotage.is_some() { 15 } else { 60 });
+        let settled = until("the books", most, || {
             self.world.check()?;
             std::thread::sleep(Duration::from_secs(u64::from(CYCLE_S)));
             self.look(ahead, bound)?;
