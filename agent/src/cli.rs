@@ -1,7 +1,7 @@
 //! The command line. Every failure is one clear line on standard error and a non-zero exit.
 
 use crate::config::Config;
-use crate::{corpus, enrol, install, inventory, probe, status, supervisor};
+use crate::{corpus, discover, enrol, install, inventory, probe, ready, status, supervisor};
 use clap::{Args, Parser, Subcommand};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,9 +24,13 @@ enum Command {
     /// Enrol this gateway with a control plane, by a one-time token.
     #[command(visible_alias = "enrol")]
     Enroll(enrol::EnrolArgs),
-    /// Read or write the list of miners that this agent owns.
-    #[command(subcommand)]
+    /// Read or write the list of miners that this agent owns, and lock them.
+    #[command(subcommand, visible_alias = "miners")]
     Inventory(inventory::InventoryCommand),
+    /// Look for miners in ranges of addresses, and propose the new ones.
+    Discover(discover::DiscoverArgs),
+    /// Prove that every miner could be stopped and woken now, without writing to any.
+    Ready(ready::ReadyArgs),
     /// Ask one device what it is, and show what is understood of its answer.
     Probe(probe::ProbeArgs),
     /// Decode a folder of recorded replies.
@@ -127,6 +131,8 @@ async fn dispatch_async(command: Command) -> Result<(), Failure> {
         Command::Run(config) => supervisor::run(config.load()?).await,
         Command::Enroll(args) => enrol::enrol(args).await,
         Command::Inventory(command) => inventory::run(command).await,
+        Command::Discover(args) => discover::run(args).await,
+        Command::Ready(args) => ready::run(args).await,
         Command::Probe(args) => probe::run(args).await,
         Command::Corpus(args) => corpus::run(args).await,
         Command::Status(args) => status::run(args).await,

@@ -76,7 +76,7 @@ impl Clock {
         let system = read();
         let anchor = *self.0.anchor.lock().unwrap_or_else(PoisonError::into_inner);
         let (wall, state) = judge(&system, anchor);
-        if state == ClockStateV1::Synced {
+        if state.is_sure() {
             self.0.last_good.fetch_max(wall.0, Ordering::Relaxed);
         }
         MomentV1 { wall, boot: system.boot, boot_id: self.0.boot_id, state }
@@ -115,7 +115,7 @@ fn judge(system: &System, anchor: Option<Anchor>) -> (Millis, ClockStateV1) {
     }
     match anchor {
         Some(anchor) if system.boot.since(anchor.boot) <= ANCHOR_HOLDS => {
-            (anchor.wall.plus(system.boot.since(anchor.boot)), ClockStateV1::Synced)
+            (anchor.wall.plus(system.boot.since(anchor.boot)), ClockStateV1::Measured)
         }
         _ => (system.wall, ClockStateV1::Uncertain),
     }
@@ -185,7 +185,7 @@ mod tests {
         let anchor = Some(Anchor { wall: Millis(1_000_000), boot: BootMillis(500) });
         for (system, anchor, expect) in [
             (system(7, 600, true), anchor, (7, ClockStateV1::Synced)),
-            (system(7, 600, false), anchor, (1_000_100, ClockStateV1::Synced)),
+            (system(7, 600, false), anchor, (1_000_100, ClockStateV1::Measured)),
             (system(7, 600, false), None, (7, ClockStateV1::Uncertain)),
             (system(7, 501 + ANCHOR_HOLDS.0, false), anchor, (7, ClockStateV1::Uncertain)),
         ] {

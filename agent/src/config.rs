@@ -7,6 +7,7 @@
 //! confirm_within_s = 180
 //! ```
 
+use crate::discover::range::{NotARange, Range, addresses};
 use hashinsight_curtailment::Policy;
 use hashinsight_protocol::units::{DurationMs, Watts};
 use serde::Deserialize;
@@ -34,6 +35,10 @@ pub struct Config {
     pub api_port: u16,
     /// Port of miners' web servers.
     pub web_port: u16,
+    /// Whether miners that have changed address are looked for.
+    pub follow: bool,
+    /// Where they are looked for beside the networks that they were in.
+    pub networks: Vec<String>,
     /// A folder of firmware profiles that override the built-in ones.
     pub profiles: Option<PathBuf>,
     /// The most that undelivered readings may take on disk, in MiB.
@@ -90,6 +95,8 @@ impl Default for Config {
             deadline_ms: 5000,
             api_port: 4028,
             web_port: 80,
+            follow: true,
+            networks: Vec::new(),
             profiles: None,
             outbox_quota_mb: 512,
             broker: None,
@@ -151,6 +158,7 @@ impl Config {
         if self.broker.as_ref().is_some_and(|broker| port(broker).is_none()) {
             return Err(("broker", "is not HOST:PORT".to_owned()));
         }
+        self.networks().map_err(|reason| ("networks", reason))?;
         if self.data_dir.as_os_str().is_empty() {
             return Err(("data_dir", "is empty".to_owned()));
         }
@@ -180,6 +188,18 @@ impl Config {
             value.map_or(Ok(()), |v| within(key, v, 0.0, 0.5))?;
         }
         p.candidate_floor_w.map_or(Ok(()), |v| within("policy.candidate_floor_w", v, 0.0, 1e6))
+    }
+
+    /// Where miners are looked for that have changed address.
+    ///
+    /// # Errors
+    /// One is no range, or all together are too wide.
+    pub fn networks(&self) -> Result<Vec<Range>, String> {
+        let said = |error: NotARange| format!("cannot be searched: {error}");
+        let ranges = self.networks.iter().map(|text| text.parse::<Range>()).collect::<Result<Vec<_>, _>>();
+        let ranges = ranges.map_err(said)?;
+        addresses(&ranges).map_err(said)?;
+        Ok(ranges)
     }
 
     pub fn cycle(&self) -> Duration {
@@ -251,6 +271,7 @@ mod tests {
             ("[policy]\nover_shed = nan", "policy.over_shed"),
             ("[policy]\nconfirm_within_s = 0", "policy.confirm_within_s"),
             ("api_port = 0", "api_port"),
+            ("networks = [\"10.0.0.0/8\"]", "networks cannot be searched"),
             ("data_dir = ", "line 1"),
         ] {
             let error = check(text).expect_err(text);

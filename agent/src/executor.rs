@@ -19,12 +19,14 @@ pub mod watchlist;
 
 use crate::poller::Field;
 use crate::poller::burst::Visited;
+use crate::poller::contact::News;
 use crate::store::StoreError;
 use backlog::Backlog;
 use hashinsight_curtailment::{Book, Event, HeldPlan, Now, Observation, Policy, Step, Write, step};
 use hashinsight_protocol::clock::MomentV1;
-use hashinsight_protocol::device::PreStateV1;
+use hashinsight_protocol::device::{FactV1, PreStateV1};
 use hashinsight_protocol::events::EventV1;
+use hashinsight_protocol::evidence::TargetStateV1;
 use hashinsight_protocol::ids::MinerId;
 use hashinsight_protocol::limits::bounded_text;
 use hashinsight_protocol::topics::Stream;
@@ -180,6 +182,7 @@ impl Executor {
         }
         let seen = std::mem::take(&mut self.seen);
         let mut step = step(now_of(moment), &self.policy, &plans, &miners, &self.book, &seen);
+        self.remember_proven(&step.events, moment);
         let events = step.events.drain(..).map(event).collect();
         let durable = self.keep(&mut step, moment, events).await;
         let writes = std::mem::take(&mut step.writes);
@@ -210,6 +213,22 @@ impl Executor {
         self.field.live.set_dispatching(runs || !self.book.holds.is_empty());
         self.progress.store(moment.boot.0, Ordering::Relaxed);
         next
+    }
+
+    /// Keeps which writes have shown their effect, for the miners' readiness.
+    fn remember_proven(&self, events: &[Event], at: MomentV1) {
+        let roster = self.field.live.roster();
+        let proven = events.iter().filter_map(|event| {
+            let Event::Target(step) = event else { return None };
+            let wake = match step.state {
+                TargetStateV1::Curtailed => false,
+                TargetStateV1::Restored => true,
+                _ => return None,
+            };
+            let entry = roster.get(step.miner).filter(|_| step.evidence.effect == FactV1::Yes)?;
+            entry.state().prove(wake, at.wall).map(|miner| News::Learned(Box::new(miner)))
+        });
+        self.field.keep(proven.collect());
     }
 
     /// Makes a step durable, or remembers that it isn't; true when it is. The book takes it either way.

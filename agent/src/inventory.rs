@@ -11,7 +11,7 @@
 use crate::cli::{ConfigArg, Failure};
 use crate::clock::Clock;
 use crate::credentials::{CredentialStore, is_name};
-use crate::store::{InventoryMiner, Journal};
+use crate::store::{InventoryMiner, Journal, MinerEdit};
 use clap::{Args, Subcommand};
 use hashinsight_protocol::ids::MinerId;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -326,6 +326,33 @@ pub enum InventoryCommand {
     Import(FileArgs),
     /// Write the inventory as CSV, to standard output unless a file is named.
     Export(FileArgs),
+    /// Lock miners: out of service, or protected from curtailment.
+    Lock(LockArgs),
+    /// Take a lock away again.
+    Unlock(LockArgs),
+}
+
+/// Which miners, and which lock.
+#[derive(Args, Debug)]
+pub struct LockArgs {
+    /// Miners, by id or address.
+    #[arg(required = true, value_name = "MINER|ADDRESS")]
+    miners: Vec<String>,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+struct Which {
+    /// Nobody writes to it, nobody wakes it: a person works on it.
+    #[arg(long)]
+    out_of_service: bool,
+    /// It's never curtailed.
+    #[arg(long)]
+    protected: bool,
 }
 
 #[derive(Args, Debug)]
@@ -342,6 +369,8 @@ pub async fn run(command: InventoryCommand) -> Result<(), Failure> {
     match command {
         InventoryCommand::Import(args) => import(&args).await,
         InventoryCommand::Export(args) => export(&args).await,
+        InventoryCommand::Lock(args) => lock(&args, true).await,
+        InventoryCommand::Unlock(args) => lock(&args, false).await,
     }
 }
 
@@ -401,6 +430,50 @@ async fn export(args: &FileArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", args.file.display())))
 }
 
+async fn lock(args: &LockArgs, locks: bool) -> Result<(), Failure> {
+    let config = args.config.load()?;
+    let journal = Journal::open_tool(&config.data_dir)?;
+    let miners = journal.miners().await?;
+    let mut edits = Vec::new();
+    for name in &args.miners {
+        let id = find(&miners, name, config.api_port)?.id;
+        if args.which.out_of_service {
+            edits.push((id, MinerEdit::OutOfService(locks)));
+        }
+        if args.which.protected {
+            edits.push((id, MinerEdit::Protected(locks)));
+        }
+    }
+    journal.edit(edits, Clock::system()?.now()).await?;
+    println!("{} miners {}.", args.miners.len(), if locks { "locked" } else { "unlocked" });
+    Ok(())
+}
+
+/// The miner of an id or an address.
+///
+/// # Errors
+/// The text is neither, or there is no such miner.
+pub fn find<'m>(
+    miners: &'m [InventoryMiner],
+    name: &str,
+    default_port: u16,
+) -> Result<&'m InventoryMiner, Failure> {
+    let known = match (name.parse::<MinerId>(), name.parse::<Address>()) {
+        (Ok(id), _) => miners.iter().find(|miner| miner.id == id),
+        (_, Ok(address)) => {
+            let port = address.api_port.unwrap_or(default_port);
+            miners
+                .iter()
+                .find(|miner| (miner.ip, miner.api_port.unwrap_or(default_port)) == (address.ip, port))
+        }
+        _ => {
+            let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+            return Err(Failure::new(format!("\"{name}\" is neither the id of a miner nor an address")));
+        }
+    };
+    known.ok_or_else(|| Failure::new(format!("{name} is not in the inventory")))
+}
+
 fn read_bounded(args: &FileArgs) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let most = MAX_BYTES as u64 + 1;
@@ -429,7 +502,8 @@ fn merge(row: Row, id: MinerId, before: Option<InventoryMiner>) -> InventoryMine
     }
 }
 
-fn row_of(miner: InventoryMiner) -> Row {
+/// A miner as a row of the file.
+pub(crate) fn row_of(miner: InventoryMiner) -> Row {
     Row {
         miner: Some(miner.id),
         address: address_of(&miner),
@@ -497,6 +571,18 @@ mod tests {
     fn the_number_of_named_lines_is_bounded() {
         let text = format!("address\n{}", "x\n".repeat(60));
         assert!(check(&text).expect_err("faulty").ends_with("and 10 more"));
+    }
+
+    #[test]
+    fn a_miner_is_found_by_id_and_by_address() {
+        let miners = [1, 2].map(crate::live::tests::miner);
+        let by =
+            |name: &str| find(&miners, name, 4028).map(|m| m.ip.to_string()).map_err(|e| format!("{e:?}"));
+        assert_eq!(by("127.0.0.2").as_deref(), Ok("127.0.0.2"));
+        assert_eq!(by("127.0.0.1:4028").as_deref(), Ok("127.0.0.1"));
+        assert_eq!(by(&miners[1].id.to_string()).as_deref(), Ok("127.0.0.2"));
+        assert!(by("127.0.0.2:4029").expect_err("another port").contains("not in the inventory"));
+        assert!(by("row 3").expect_err("no name").contains("neither"));
     }
 
     #[test]

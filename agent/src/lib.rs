@@ -1,8 +1,8 @@
 //! The edge program: polls a site's miners, keeps what it reads until the control plane has it, and
 //! executes curtailment plans locally.
 //!
-//! - **Field** ([`live`], [`poller`], [`executor`], [`inventory`], [`credentials`], [`probe`]): talks to
-//!   devices.
+//! - **Field** ([`live`], [`poller`], [`executor`], [`inventory`], [`credentials`], [`discover`],
+//!   [`readiness`], [`probe`]): talks to devices.
 //! - **Store** ([`store`]): two files; `telemetry.db` may be lost and says so, `journal.db` may not.
 //! - **Uplink** ([`uplink`]): a wire to the control plane. What is durable on both sides is the truth,
 //!   the wire proves nothing.
@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod corpus;
 pub mod credentials;
+pub mod discover;
 pub mod enrol;
 pub mod executor;
 pub mod identity_files;
@@ -25,6 +26,8 @@ pub mod inventory;
 pub mod live;
 pub mod poller;
 pub mod probe;
+pub mod readiness;
+pub mod ready;
 mod sabotage;
 pub mod status;
 pub mod store;

@@ -10,9 +10,10 @@ pub mod identity;
 
 use crate::store::{InventoryMiner, Learned};
 use hashinsight_curtailment::{Book, Identity, Locks, Miner, MinerReading};
-use hashinsight_firmware::{Identified, Profiles, Reading, judge_running, judge_stopped, times};
+use hashinsight_firmware::{Access, Identified, Profiles, Reading, judge_running, judge_stopped, times};
 use hashinsight_protocol::device::{FactV1, PreStateV1};
 use hashinsight_protocol::ids::MinerId;
+use hashinsight_protocol::readiness::{AccessV1, BlockerV1, ProvenWriteV1, SHAPE_BYTES};
 use hashinsight_protocol::telemetry::PollV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Hashrate, Millis, Watts};
 use identity::Known;
@@ -22,6 +23,11 @@ use tokio::sync::watch;
 
 /// What a sleeping miner draws when its family's figure is unknown: the most of any seen.
 const UNKNOWN_STANDBY_W: f64 = 150.0;
+
+/// Not before it has been recognised.
+const NEVER: BootMillis = BootMillis(u64::MAX);
+/// The access to a miner is looked at within this after it was first recognised.
+const FIRST_ACCESS: DurationMs = DurationMs::from_secs(60);
 
 /// How sure it is that the device at a miner's address is the miner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,8 +73,16 @@ pub struct State {
     pub not_before: BootMillis,
     /// It has to be recognised again before it is read.
     pub suspect: bool,
+    /// Who answers in its place, when it's another device.
+    pub stranger: Option<Known>,
     /// A plan holds it: its settings are read with every reading.
     pub held: bool,
+    /// Whether it would take a write, as far as that shows without one.
+    pub access: Access,
+    /// When the access is looked at again.
+    pub access_due: BootMillis,
+    /// Why its settings could not be read when they were last looked at.
+    pub unsettled: Option<String>,
 }
 
 /// One miner.
@@ -92,7 +106,11 @@ impl Entry {
             failures: 0,
             not_before: BootMillis(0),
             suspect: false,
+            stranger: None,
             held: false,
+            access: Access::default(),
+            access_due: NEVER,
+            unsettled: None,
             stored: miner.learned.clone(),
             miner,
         };
@@ -140,12 +158,34 @@ impl State {
         Miner {
             id,
             can_sleep: identified.is_some_and(|i| i.capabilities.sleep),
+            blocker: self.refusal(),
             reading,
             standby: standby.unwrap_or(Watts::ZERO),
             locks: Locks { out_of_service: self.miner.out_of_service, protected: self.miner.protected },
             identity: if self.trust == Trust::Strong { Identity::Strong } else { Identity::Weak },
             restart_time: DurationMs::from_secs(wake_s),
         }
+    }
+
+    /// What the device itself has said against a write.
+    pub fn refusal(&self) -> Option<BlockerV1> {
+        match self.access.state {
+            AccessV1::Refused => Some(BlockerV1::CredentialRefused),
+            AccessV1::WritesOff => Some(BlockerV1::WritesOff),
+            AccessV1::Unknown | AccessV1::NotNeeded | AccessV1::Proven | AccessV1::ByWriteOnly => None,
+        }
+    }
+
+    /// Takes over that a write has shown its effect; what is to be kept.
+    pub fn prove(&mut self, wake: bool, at: Millis) -> Option<InventoryMiner> {
+        let learned = self.miner.learned.as_mut()?;
+        let shape = learned.write_shape.clone().map(|mut shape| {
+            let end = shape.floor_char_boundary(SHAPE_BYTES);
+            shape.truncate(end);
+            shape
+        });
+        learned.proven = Some(ProvenWriteV1 { at, wake, shape });
+        Some(self.miner.clone())
     }
 
     /// Takes over what identification says now; what is to be kept, if anything is new.
@@ -173,11 +213,18 @@ impl State {
             restart: Some(DurationMs::from_secs(wake_s)),
             joins: identified.joins,
             write_shape: before.as_ref().and_then(|l| l.write_shape.clone()),
+            proven: before.as_ref().and_then(|l| l.proven.clone()),
         };
         self.trust =
             if learned.serial.is_some() || learned.mac.is_some() { Trust::Strong } else { Trust::Weak };
         self.identified_at = at;
+        if self.access_due == NEVER {
+            // The first looks are spread, so that a start is no burst of sign-ins.
+            let share = u64::from(self.miner.id.as_bytes()[15]);
+            self.access_due = at.plus(DurationMs(FIRST_ACCESS.0 * share / 255));
+        }
         self.suspect = false;
+        self.stranger = None;
         self.identified = Some(Arc::new(identified));
         let is_new = before.as_ref() != Some(&learned);
         self.miner.learned = Some(learned);
@@ -197,6 +244,9 @@ impl State {
         if place(&self.miner) != place(&miner) || forgotten {
             self.suspect = true;
             self.not_before = BootMillis(0);
+            self.stranger = None;
+            self.access = Access::default();
+            self.access_due = NEVER;
         }
         self.miner = miner;
     }
@@ -291,6 +341,18 @@ impl Live {
         self.roster().entries.iter().map(|entry| entry.state().miner(profiles, book)).collect()
     }
 
+    /// Has the access to all miners looked at again with their next readings.
+    pub fn recheck_access(&self) {
+        for entry in &self.roster().entries {
+            let mut state = entry.state();
+            if state.access_due != NEVER {
+                state.access_due = BootMillis(0);
+            }
+            // Who is left alone for a while is asked all the same.
+            state.not_before = BootMillis(0);
+        }
+    }
+
     /// Whether a miner has not been asked since the start or since it came.
     pub fn has_unasked(&self) -> bool {
         self.roster().entries.iter().any(|entry| {
@@ -334,5 +396,30 @@ impl Live {
 
     pub fn dispatching(&self) -> watch::Receiver<bool> {
         self.0.dispatching.subscribe()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A miner of whom nothing is known but its address.
+    pub(crate) fn miner(n: u8) -> InventoryMiner {
+        InventoryMiner {
+            id: MinerId::from_random([n; 16]),
+            ip: [127, 0, 0, n].into(),
+            api_port: None,
+            rack: None,
+            position: None,
+            customer: None,
+            credentials: None,
+            out_of_service: false,
+            protected: false,
+            learned: None,
+        }
+    }
+
+    pub(crate) fn learned(firmware: &str) -> Learned {
+        Learned { firmware: firmware.to_owned(), ..Learned::default() }
     }
 }

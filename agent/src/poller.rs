@@ -13,11 +13,13 @@
 
 pub mod burst;
 pub mod contact;
+pub mod follow;
 pub mod pace;
 
 use crate::config::Config;
 use crate::credentials::CredentialStore;
 use crate::live::{Entry, Live};
+use crate::readiness::{self, Report, Terms, Told};
 use crate::store::{Journal, Outbox, StoreError};
 use burst::{Burst, Visited, Yield};
 use contact::{Aside, Contacts, News, Want};
@@ -41,6 +43,10 @@ use tokio_util::sync::CancellationToken;
 
 /// A store that takes longer counts as failing.
 const STORE_DEADLINE: Duration = Duration::from_secs(5);
+/// Readiness that changes is told once in this time at most.
+const READINESS_APART: Duration = Duration::from_secs(60);
+/// How often it is looked whether a command asks something.
+const ASKED_EVERY: Duration = Duration::from_millis(500);
 /// Changes of the inventory within this are taken over together.
 const FLOCK: Duration = Duration::from_secs(1);
 
@@ -65,6 +71,7 @@ pub struct Settings {
     pub watched_cycle: Duration,
     pub concurrency: usize,
     pub deadline: Duration,
+    pub take_weak_identity: bool,
 }
 
 impl Settings {
@@ -75,6 +82,7 @@ impl Settings {
             watched_cycle: config.watched_cycle(),
             concurrency: usize::try_from(config.concurrency).unwrap_or(usize::MAX).max(1),
             deadline: config.deadline(),
+            take_weak_identity: config.policy.take_weak_identity.unwrap_or(false),
         }
     }
 }
@@ -170,17 +178,26 @@ impl Field {
         // It ends by itself, and loses nothing that matters when the program ends before.
         drop(tokio::spawn(async move {
             let _turn = turn.lock().await;
+            let (mut learned, mut events) = (Vec::new(), Vec::new());
             for one in news {
-                let kept = match one {
-                    News::Learned(miner) => within(journal.put_miner(*miner, at)).await,
+                match one {
+                    News::Learned(miner) => learned.push(*miner),
                     News::Alarm(alarm) => {
                         tracing::warn!(miner = ?alarm.miner, "{}", alarm.text);
-                        within(journal.record(Stream::Events, at, vec![EventV1::Alarm(alarm)])).await
+                        events.push(EventV1::Alarm(alarm));
                     }
-                };
-                if let Err(error) = kept {
-                    tracing::error!(error, "What was found out of a miner cannot be kept.");
                 }
+            }
+            let kept = [
+                if learned.is_empty() { Ok(()) } else { within(journal.learn(learned, at)).await },
+                if events.is_empty() {
+                    Ok(())
+                } else {
+                    within(journal.record(Stream::Events, at, events)).await
+                },
+            ];
+            for error in kept.into_iter().filter_map(Result::err) {
+                tracing::error!(error, "What was found out of a miner cannot be kept.");
             }
         }));
     }
@@ -188,9 +205,22 @@ impl Field {
     /// Takes over the sign-ins, where a technician has changed them.
     fn refresh_credentials(&self) {
         match self.contacts.credentials().reload(&self.settings.data_dir) {
-            Ok(Some(store)) => self.contacts.set_credentials(store),
+            Ok(Some(store)) => {
+                self.contacts.set_credentials(store);
+                self.live.recheck_access();
+            }
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "The sign-ins known before stay in use."),
+        }
+    }
+
+    /// Waits until a command asks how ready the miners are.
+    async fn question(&self) -> u64 {
+        loop {
+            if let Some(number) = readiness::take_question(&self.settings.data_dir) {
+                return number;
+            }
+            sleep(ASKED_EVERY).await;
         }
     }
 
@@ -231,11 +261,12 @@ pub struct Poller {
     field: Arc<Field>,
     watched: watch::Receiver<Watched>,
     progress: Arc<AtomicU64>,
+    told: Told,
 }
 
 impl Poller {
     pub fn new(field: Arc<Field>, watched: watch::Receiver<Watched>) -> Self {
-        Self { field, watched, progress: Arc::default() }
+        Self { field, watched, progress: Arc::default(), told: Told::default() }
     }
 
     /// When the last burst ended, in milliseconds of the boot clock; a watchdog looks at it.
@@ -253,9 +284,14 @@ impl Poller {
             let watched = *self.watched.borrow_and_update();
             let now = self.field.contacts.clock.now();
             let cycle = cycle(&self.field.settings, watched, runs, now.wall);
+            let mut question = None;
             if let Some(began) = last {
                 tokio::select! {
                     () = stop.cancelled() => return,
+                    number = self.field.question() => {
+                        self.field.live.recheck_access();
+                        question = Some(number);
+                    }
                     () = sleep_until(began + cycle) => {}
                     // The cycle's length may be another now.
                     Ok(()) = self.watched.changed() => continue,
@@ -278,8 +314,37 @@ impl Poller {
             }
             last = Some(Instant::now());
             self.burst(cycle, &stop).await;
+            self.tell_readiness(cycle, question).await;
             let now = self.field.contacts.clock.now();
             self.progress.store(now.boot.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells of readiness that has changed, and answers who asked.
+    async fn tell_readiness(&mut self, cycle: Duration, question: Option<u64>) {
+        let field = &self.field;
+        let terms = Terms {
+            take_weak_identity: field.settings.take_weak_identity,
+            journal_is_writable: field.journal.is_writable(),
+        };
+        let now = field.contacts.clock.now();
+        let apart = (cycle * 2).min(READINESS_APART);
+        let events = self.told.news(
+            &field.live,
+            terms,
+            now.boot,
+            DurationMs(u64::try_from(apart.as_millis()).unwrap_or(u64::MAX)),
+        );
+        if !events.is_empty()
+            && let Err(error) = within(field.journal.record(Stream::Events, now, events)).await
+        {
+            tracing::error!(error, "The readiness of miners cannot be kept.");
+            self.told.forget();
+        }
+        let Some(asked) = question else { return };
+        let report = Report::of(&field.live, &field.contacts.profiles, terms, asked, now.wall);
+        if let Err(error) = readiness::answer(&field.settings.data_dir, &report) {
+            tracing::warn!(%error, "The answer for `ready` cannot be written.");
         }
     }
 
@@ -435,6 +500,7 @@ mod tests {
             watched_cycle: Duration::from_secs(10),
             concurrency: 1,
             deadline: Duration::from_secs(5),
+            take_weak_identity: false,
         };
         let at = |watched, runs| cycle(&settings, watched, runs, Millis(1000)).as_secs();
         assert_eq!(at(None, false), 60);

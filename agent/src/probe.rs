@@ -1,16 +1,21 @@
-//! `probe ADDR[:PORT]`: asks one device what it is, and shows what is understood of its answer.
+//! `probe ADDR[:PORT]`: asks one device what it is, and shows what is understood of its answer, what had to
+//! be repaired, and what can be done to it with which sign-in.
 //!
-//! It reads and never writes. Whatever the device does, it ends within the deadline; a device that is
-//! none is one line on standard error and a non-zero exit.
+//! It reads and never writes. Whatever the device does, it ends within the deadline, and within as much
+//! again for its settings and its sign-in; a device that is none is one line on standard error and a
+//! non-zero exit. `--save DIR` writes down what was answered, secrets masked; `--replay DIR` reads that
+//! without a network.
 
 use crate::cli::Failure;
 use crate::inventory::Address;
 use crate::poller::pace;
 use clap::Args;
 use hashinsight_firmware::{
-    API_PORT, Credentials, Device, Identified, Limits, Profiles, Reading, Secret, identify, pre_state, read,
+    API_PORT, Access, Capture, Credentials, Decoded, Device, Ear, Identified, Limits, Profiles, Reading,
+    Secret, check_access, identify, pre_state, read, replay,
 };
 use hashinsight_protocol::device::{PowerSourceV1, PreStateV1};
+use hashinsight_protocol::readiness::AccessV1;
 use hashinsight_protocol::units::{Celsius, DurationMs, Hashrate, JoulesPerTerahash, Watts};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -18,7 +23,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Largest reply taken; the longest known is 67 kB.
 const MAX_REPLY: usize = 1 << 20;
@@ -28,8 +33,8 @@ const MAX_PASSWORD: u64 = 4096;
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
     /// Address of the device; its CGMiner API is on port 4028 unless one is given.
-    #[arg(value_name = "ADDR[:PORT]")]
-    address: Address,
+    #[arg(value_name = "ADDR[:PORT]", required_unless_present = "replay", conflicts_with = "replay")]
+    address: Option<Address>,
     /// Print one JSON object; what is unknown is null.
     #[arg(long)]
     json: bool,
@@ -48,7 +53,16 @@ pub struct ProbeArgs {
     /// Folder of firmware profiles that override the built-in ones.
     #[arg(long, value_name = "DIR")]
     profiles: Option<PathBuf>,
+    /// Write what the device answered into a new folder, passwords and tokens masked: for a bug report.
+    #[arg(long, value_name = "DIR", conflicts_with = "replay")]
+    save: Option<PathBuf>,
+    /// Decode such a folder instead of asking a device.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["user", "password_file"])]
+    replay: Option<PathBuf>,
 }
+
+/// No sign-in was used.
+const NONE: &str = "none";
 
 /// What was found out.
 struct Found {
@@ -56,6 +70,12 @@ struct Found {
     reading: Reading,
     /// Its settings, where it can be put to sleep; or why they could not be read.
     settings: Option<Result<PreStateV1, String>>,
+    /// Whether it would take a write; `None` where nothing can be written, or nobody was asked.
+    access: Option<Access>,
+    /// Which sign-in was used.
+    sign_in: &'static str,
+    /// All that it answered.
+    capture: Capture,
 }
 
 /// # Errors
@@ -65,20 +85,81 @@ pub async fn run(args: ProbeArgs) -> Result<(), Failure> {
         Some(folder) => Profiles::with_folder(folder)?,
         None => Profiles::builtin(),
     };
+    let Some(address) = args.address else {
+        let folder = args.replay.as_deref().unwrap_or(Path::new("."));
+        return show(&args, &folder.display().to_string(), &replayed(&profiles, folder)?);
+    };
     let password = args.password_file.as_deref().map(password).transpose()?;
     let device = Device {
-        ip: args.address.ip,
-        api_port: args.address.api_port.unwrap_or(API_PORT),
+        ip: address.ip,
+        api_port: address.api_port.unwrap_or(API_PORT),
         web_port: args.web_port,
         credentials: args.user.clone().zip(password).map(|(user, password)| Credentials { user, password }),
         heard: None,
     };
     let deadline = Duration::from_millis(u64::from(args.deadline_ms));
     let found = probe(&profiles, &device, deadline).await?;
-    let text = if args.json { format!("{:#}\n", to_json(&found)) } else { to_text(&device, &found) };
+    let at = Address { ip: device.ip, api_port: Some(device.api_port) };
+    show(&args, &at.to_string(), &found)?;
+    match &args.save {
+        Some(folder) => save(&profiles, folder, &found),
+        None => Ok(()),
+    }
+}
+
+fn show(args: &ProbeArgs, from: &str, found: &Found) -> Result<(), Failure> {
+    let text = if args.json { format!("{:#}\n", to_json(found)) } else { to_text(from, found) };
     // A reader that has closed its end has seen enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
+}
+
+/// Decodes a capture, by the same code as `corpus`.
+fn replayed(profiles: &Profiles, folder: &Path) -> Result<Found, Failure> {
+    let Decoded { identified, reading } = replay::replay(profiles, folder)?;
+    Ok(Found {
+        identified,
+        reading,
+        settings: None,
+        access: None,
+        sign_in: "none: nobody was asked",
+        capture: Capture::default(),
+    })
+}
+
+/// Writes a capture, and proves that it reads as the device did.
+fn save(profiles: &Profiles, folder: &Path, found: &Found) -> Result<(), Failure> {
+    let it = &found.identified;
+    let about = json!({
+        "firmware": it.firmware,
+        "fw_version": it.version,
+        "model": it.model,
+        "notes": format!("saved by hashinsight-agent {}; secrets are masked with ***", env!("CARGO_PKG_VERSION")),
+    });
+    let secrets = found.capture.save(folder, &about)?;
+    let (replies, shown) = (found.capture.len(), folder.display());
+    eprintln!(
+        "{replies} replies are saved in {shown}; {secrets} secrets were masked. Look them over before you pass them on."
+    );
+    let again = replay::replay(profiles, folder)?;
+    let differs = differences(&found.reading, &again.reading);
+    if again.identified.firmware != it.firmware || !differs.is_empty() {
+        eprintln!("The capture reads in another way than the device did: {}", differs.join(", "));
+    }
+    Ok(())
+}
+
+/// The members in which another reading differs from what one says, warnings apart: a capture holds more
+/// than a reading asked, so it may say more.
+fn differences(one: &Reading, other: &Reading) -> Vec<String> {
+    let (one, other) = (one.to_json(), other.to_json());
+    let all = one.as_object().into_iter().flatten();
+    all.filter(|(key, value)| {
+        let counts = !value.is_null() && !matches!(key.as_str(), "warnings" | "repairs");
+        counts && other.get(*key) != Some(value)
+    })
+    .map(|(key, _)| key.clone())
+    .collect()
 }
 
 async fn probe(profiles: &Profiles, device: &Device, deadline: Duration) -> Result<Found, Failure> {
@@ -89,18 +170,35 @@ async fn probe(profiles: &Profiles, device: &Device, deadline: Duration) -> Resu
     };
     let address = Address { ip: device.ip, api_port: Some(device.api_port) };
     let late = |_| Failure::new(format!("{address} did not finish within {} s", deadline.as_secs_f32()));
-    let identified = timeout_at(ends, identify(profiles, device, &left())).await.map_err(late)??;
-    let reading = timeout_at(ends, read(profiles, device, &identified, &left())).await.map_err(late)??;
-    let settings = if identified.capabilities.sleep {
-        let settings = timeout_at(ends, pre_state(profiles, device, &identified, &left())).await;
-        Some(match settings {
+    let (beside, ear) = (Ear::default(), Ear::default());
+    let limits = left();
+    let identifying = beside.during(identify(profiles, device, &limits));
+    let identified = timeout_at(ends, identifying).await.map_err(late)??;
+    let limits = left();
+    let reading = ear.during(read(profiles, device, &identified, &limits));
+    let reading = timeout_at(ends, reading).await.map_err(late)??;
+    let can = identified.capabilities;
+    let (mut settings, mut access) = (None, None);
+    // The device has been understood; what follows has a time of its own.
+    let limits = Limits { deadline, max_reply: MAX_REPLY };
+    if can.sleep {
+        let reading = beside.during(pre_state(profiles, device, &identified, &limits));
+        settings = Some(match timeout(deadline, reading).await {
             Ok(settings) => settings.map_err(|error| error.to_string()),
-            Err(_) => Err("no time was left to read them".to_owned()),
-        })
-    } else {
-        None
+            Err(_) => Err("the device has not answered in time".to_owned()),
+        });
+    }
+    if can.sleep || can.power_limit || can.reboot || can.locate || can.set_pools {
+        let checking = check_access(profiles, device, &identified, &limits);
+        access = Some(timeout(deadline, checking).await.unwrap_or_default());
+    }
+    let sign_in = match (&device.credentials, profiles.get(&identified.firmware)) {
+        (Some(_), _) => "the one that was given",
+        (None, Some(profile)) if profile.user.is_some() => "the factory default",
+        (None, _) => NONE,
     };
-    Ok(Found { identified, reading, settings })
+    let capture = Capture::new(ear.take(), beside.take());
+    Ok(Found { identified, reading, settings, access, sign_in, capture })
 }
 
 fn password(path: &Path) -> Result<Secret, Failure> {
@@ -111,7 +209,7 @@ fn password(path: &Path) -> Result<Secret, Failure> {
 }
 
 fn to_json(found: &Found) -> Value {
-    let Found { identified, reading, settings } = found;
+    let Found { identified, reading, settings, access, sign_in, .. } = found;
     let mut value = reading.to_json();
     if let Value::Object(fields) = &mut value {
         let (state, error) = match settings {
@@ -136,6 +234,9 @@ fn to_json(found: &Found) -> Value {
             ("capabilities", json!(identified.capabilities)),
             ("settings", json!(state)),
             ("settings_error", json!(error)),
+            ("sign_in", json!(sign_in)),
+            ("access", json!(access.as_ref().map(|access| access.state))),
+            ("access_detail", json!(access.as_ref().and_then(|access| access.detail.as_deref()))),
         ];
         for (key, value) in more {
             fields.insert(key.to_owned(), value);
@@ -148,8 +249,8 @@ fn to_json(found: &Found) -> Value {
     value
 }
 
-fn to_text(device: &Device, found: &Found) -> String {
-    let Found { identified, reading, settings } = found;
+fn to_text(from: &str, found: &Found) -> String {
+    let Found { identified, reading, settings, access, sign_in, .. } = found;
     let mut out = String::new();
     let mut line = |name: &str, text: String| {
         if !text.is_empty() {
@@ -157,9 +258,8 @@ fn to_text(device: &Device, found: &Found) -> String {
             let _ = writeln!(out, "{name:<12}{text}");
         }
     };
-    let address = Address { ip: device.ip, api_port: Some(device.api_port) };
     let model = identified.model.as_deref().or(reading.model.as_deref()).unwrap_or("an unknown model");
-    line("device", format!("{} at {address}", plain(model)));
+    line("device", format!("{} at {}", plain(model), plain(from)));
     line("firmware", join([Some(identified.firmware.clone()), identified.version.clone()], ", "));
     let serial = identified.serial.as_ref().map(|serial| format!("serial {serial}"));
     let mac = identified.mac.as_ref().map(|mac| format!("MAC {mac}"));
@@ -209,6 +309,12 @@ fn to_text(device: &Device, found: &Found) -> String {
         line("repaired", plain(repair));
     }
     line("control", control(identified));
+    if let Some(access) = access {
+        line(
+            "sign-in",
+            join([Some(access_text(access.state, sign_in)), access.detail.as_deref().map(plain)], ": "),
+        );
+    }
     match settings {
         Some(Ok(state)) => {
             let limit = state.limit.map(|limit| format!("limit {limit}"));
@@ -230,6 +336,18 @@ fn power(reading: &Reading) -> String {
     let rate = reading.hashrate.filter(|rate| *rate > Hashrate::ZERO);
     let efficiency = rate.and_then(|rate| JoulesPerTerahash::of(power, rate)).map(|e| e.to_string());
     join([Some(format!("{power} {source}")), efficiency], ", ")
+}
+
+fn access_text(state: AccessV1, sign_in: &str) -> String {
+    match state {
+        AccessV1::Unknown => format!("{sign_in}; whether it works could not be found out"),
+        AccessV1::NotNeeded => "none is asked for".to_owned(),
+        AccessV1::Proven if sign_in == NONE => "none is asked for; this computer may write".to_owned(),
+        AccessV1::Proven => format!("{sign_in}; the device takes it"),
+        AccessV1::ByWriteOnly => format!("{sign_in}; only a write can prove it"),
+        AccessV1::Refused => format!("{sign_in}; the device REFUSES it"),
+        AccessV1::WritesOff => format!("{sign_in}; the device takes NO WRITES from here"),
+    }
 }
 
 fn control(identified: &Identified) -> String {

@@ -104,9 +104,16 @@ impl View {
                 writeln!(out, "polls      {}", polls.join(", "))?;
             }
         }
-        if self.now.state == ClockStateV1::Uncertain {
-            writeln!(out, "clock      uncertain: not kept by time synchronisation")?;
-        }
+        // The running agent may know more of the time than this program does.
+        let running = self.summary.as_ref().map(|s| s.started).filter(|s| s.boot_id == self.now.boot_id);
+        let clock = match running.map_or(self.now.state, |started| started.state) {
+            ClockStateV1::Synced => "kept by time synchronisation",
+            ClockStateV1::Measured => "measured against the control plane",
+            ClockStateV1::Uncertain => {
+                "uncertain: neither kept by time synchronisation nor measured against the control plane"
+            }
+        };
+        writeln!(out, "clock      {clock}")?;
         Ok(())
     }
 
@@ -205,7 +212,8 @@ fn from_now(now: Millis, at: Millis) -> String {
     if at >= now { format!("in {}", length(at.since(now))) } else { format!("{} ago", length(now.since(at))) }
 }
 
-fn length(time: DurationMs) -> String {
+/// A length of time in its two largest units.
+pub(crate) fn length(time: DurationMs) -> String {
     let seconds = time.0 / 1000;
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, _) if time.0 < 10_000 => format!("{:.1} s", time.seconds()),

@@ -11,11 +11,10 @@ use crate::credentials::CredentialStore;
 use crate::executor::Executor;
 use crate::identity_files::{self, Identity};
 use crate::poller::contact::Contacts;
-use crate::poller::{Field, Poller, Settings};
+use crate::poller::{Field, Poller, Settings, follow};
 use crate::store::{Journal, Outbox};
 use crate::uplink::{self, Uplink};
 use hashinsight_firmware::Profiles;
-use hashinsight_protocol::clock::ClockStateV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs};
 use rustix::fs::{FlockOperation, flock};
 use sd_notify::NotifyState;
@@ -74,7 +73,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let contacts = Contacts::new(clock.clone(), profiles, credentials, config.api_port, config.web_port);
     let field = Arc::new(Field::new(contacts, outbox.clone(), journal.clone(), Settings::of(&config)));
     let poller = Poller::new(field.clone(), watched.subscribe());
-    let (executor, answers) = Executor::new(field, config.policy(seed(agent.as_bytes()))).await?;
+    let (executor, answers) = Executor::new(field.clone(), config.policy(seed(agent.as_bytes()))).await?;
     let watchdog = Watchdog {
         started: clock.now().boot,
         poller: poller.progress(),
@@ -100,6 +99,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     };
     parts.spawn(named("the poller", Box::pin(poller.run(stop.clone()))));
     parts.spawn(named("the executor", Box::pin(executor.run(answers, stop.clone()))));
+    if config.follow {
+        let networks = config.networks().map_err(Failure::new)?;
+        parts
+            .spawn(named("the search for lost miners", Box::pin(follow::run(field, networks, stop.clone()))));
+    }
     let data_dir = config.data_dir.clone();
     parts.spawn(named("the uplink", Box::pin(async move { uplink::run(uplink, identity, &data_dir).await })));
     let (tended, tend_clock, tend_stop) = (journal.clone(), clock.clone(), stop.clone());
@@ -163,7 +167,7 @@ async fn watch_over(
 
 async fn remember_good(clock: &Clock, journal: &Journal) {
     let now = clock.now();
-    if now.state == ClockStateV1::Synced
+    if now.state.is_sure()
         && let Err(error) = journal.remember_good(now.wall).await
     {
         tracing::warn!(%error, "the time could not be remembered");
@@ -221,6 +225,13 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// Whether an agent runs on a data folder.
+pub fn is_running(data_dir: &Path) -> bool {
+    let Ok(file) = File::open(data_dir.join("lock")) else { return false };
+    // Taken and given back at once when nobody holds it.
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// One agent a data folder.
 fn lock(data_dir: &Path) -> Result<File, Failure> {
     let path = data_dir.join("lock");
@@ -244,7 +255,9 @@ mod tests {
     #[test]
     fn two_agents_do_not_share_a_folder() {
         let dir = tempfile::tempdir().expect("a folder");
+        assert!(!is_running(dir.path()));
         let held = lock(dir.path()).expect("free");
+        assert!(is_running(dir.path()));
         let refused = lock(dir.path()).expect_err("held");
         assert!(format!("{refused:?}").contains("already"), "{refused:?}");
         drop(held);

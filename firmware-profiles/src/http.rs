@@ -60,7 +60,10 @@ impl<'a> WebRequest<'a> {
 pub async fn fetch(call: &Call, request: &WebRequest<'_>) -> Result<Vec<u8>, DeviceError> {
     let answer = answer(call, request).await?;
     match answer.status {
-        200..=299 => Ok(answer.body),
+        200..=299 => {
+            tell(call, request, &answer);
+            Ok(answer.body)
+        }
         401 | 403 => Err(DeviceError::AuthRefused {
             address: call.name(),
             login: match request.credentials {
@@ -72,6 +75,15 @@ pub async fn fetch(call: &Call, request: &WebRequest<'_>) -> Result<Vec<u8>, Dev
             Err(DeviceError::HttpStatus { address: call.name(), status, request: request.path.to_owned() })
         }
     }
+}
+
+/// Tells who listens of an answer; of what was written, nothing.
+pub(crate) fn tell(call: &Call, request: &WebRequest<'_>, answer: &Answer) {
+    let body = match (request.method(), request.body) {
+        ("GET", _) => None,
+        (_, body) => Some(body.map_or(&[][..], |(_, body)| body)),
+    };
+    crate::listen::tell_web(call.address.port(), request.path, body, &answer.body);
 }
 
 /// Sends a request, answering the server's challenge where it has one; any status is an answer.
@@ -179,7 +191,10 @@ pub async fn exchange(
 }
 
 fn broken(call: &Call, error: &hyper::Error) -> DeviceError {
-    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    if let Some(cause) = cause {
+        call.io(cause)
+    } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         DeviceError::Empty { address: call.name() }
     } else {
         DeviceError::Garbage { address: call.name(), found: format!("no HTTP: {error}") }

@@ -18,7 +18,9 @@
 //! a device make anything panic; what is unknown is absent, never zero, and "could not parse" is
 //! never "stopped"; no pool password or credential is printed.
 
+mod access;
 mod ask;
+mod capture;
 mod change;
 pub mod control;
 pub mod decode;
@@ -28,6 +30,8 @@ pub mod extract;
 mod http;
 pub mod json;
 mod judge;
+mod listen;
+mod mask;
 mod md5crypt;
 mod models;
 pub mod profile;
@@ -43,10 +47,14 @@ mod text;
 mod web;
 mod whatsminer;
 
+pub use access::Access;
+pub use capture::{Capture, CaptureError};
 pub use change::{Change, PoolSetting, judge_change};
 pub use decode::{Decoded, decode};
 pub use device::{API_PORT, Credentials, Device, DeviceError, Heard, Limits, Secret};
 pub use judge::{judge_running, judge_stopped};
+pub use listen::{Ear, Exchange};
+pub use mask::mask;
 pub use models::{Models, Nameplate};
 pub use profile::{Evidence, Guards, ProfileError, Times};
 pub use profiles::Profiles;
@@ -123,6 +131,20 @@ pub async fn pre_state(
     limits: &Limits,
 ) -> Result<PreStateV1, DeviceError> {
     Box::pin(drivers::pre_state(&Context::new(profiles, device, identified, limits, Millis(0))?)).await
+}
+
+/// Whether a device would take a write from here with its credentials, found out without writing.
+/// A firmware that cannot be controlled is not asked.
+pub async fn check_access(
+    profiles: &Profiles,
+    device: &Device,
+    identified: &Identified,
+    limits: &Limits,
+) -> Access {
+    match Context::new(profiles, device, identified, limits, Millis(0)) {
+        Ok(context) => Box::pin(access::check(&context)).await,
+        Err(_) => Access::default(),
+    }
 }
 
 /// Stops a device; one that is stopped is not written to. May take up to [`write_time`].

@@ -121,6 +121,9 @@ pub async fn ask(call: &Call, request: &[u8]) -> Result<Vec<u8>, DeviceError> {
     };
     let ended = tokio::time::timeout_at(call.until, exchange).await;
     drop(stream);
+    if !reply.is_empty() {
+        crate::listen::tell_tcp(call.address.port(), request, &reply);
+    }
     match ended {
         Err(_) => Err(call.deadline(!reply.is_empty())),
         Ok(Err(error)) => Err(error),
@@ -171,6 +174,7 @@ pub async fn ask_v3(call: &Call, request: &[u8]) -> Result<Vec<u8>, DeviceError>
         let mut reply = Vec::new();
         let mut rest = (&mut stream).take(length as u64);
         rest.read_to_end(&mut reply).await.map_err(|error| call.io(&error))?;
+        crate::listen::tell_tcp(call.address.port(), request, &reply);
         Ok(reply)
     };
     let ended = tokio::time::timeout_at(call.until, exchange).await;

@@ -193,7 +193,10 @@ impl Web {
     ) -> Result<Vec<u8>, DeviceError> {
         let answer = self.ask(call, login, request).await?;
         match answer.status {
-            200..=299 => Ok(answer.body),
+            200..=299 => {
+                http::tell(call, request, &answer);
+                Ok(answer.body)
+            }
             status => Err(DeviceError::HttpStatus {
                 address: call.name(),
                 status,

@@ -8,9 +8,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockStateV1 {
-    /// Kept by time synchronisation, or measured against the control plane.
+    /// Kept by time synchronisation.
     Synced,
     Uncertain,
+    /// Measured against the control plane within a bounded round trip, and carried on since.
+    Measured,
+}
+
+impl ClockStateV1 {
+    /// Whether plans may start and orders expire by it.
+    pub fn is_sure(self) -> bool {
+        self != Self::Uncertain
+    }
 }
 
 /// One moment on both clocks.

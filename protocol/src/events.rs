@@ -9,6 +9,7 @@ use crate::envelope::{Body, WireError, at_most};
 use crate::evidence::{DispatchStepV1, TargetStepV1};
 use crate::ids::{Epoch, MinerId, PlanId};
 use crate::limits;
+use crate::readiness::ReadinessV1;
 use crate::units::{DurationMs, Hashrate, Watts};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,7 @@ pub enum EventV1 {
     Target(TargetStepV1),
     Order(OrderResultV1),
     Alarm(AlarmV1),
+    Readiness(ReadinessV1),
 }
 
 /// The agent's program started.
@@ -172,10 +174,13 @@ pub enum AlarmKindV1 {
 }
 
 macro_rules! events {
-    ($($variant:ident($type:ident) = $tag:literal, $what:literal;)*) => {
+    ($($variant:ident($type:ident) = $tag:literal, $what:literal $(, $check:path)?;)*) => {
         $(impl Body for $type {
             const TAG: u16 = $tag;
             const WHAT: &'static str = $what;
+            $(fn check(&self) -> Result<(), WireError> {
+                $check(self)
+            })?
         })*
 
         impl EventV1 {
@@ -214,6 +219,7 @@ events! {
     Target(TargetStepV1) = 8, "a target's step";
     Order(OrderResultV1) = 9, "an order's result";
     Alarm(AlarmV1) = 10, "an alarm";
+    Readiness(ReadinessV1) = 11, "a readiness", ReadinessV1::check;
 }
 
 #[cfg(test)]
@@ -247,7 +253,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), tag in 0u8..12) {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), tag in 0u8..13) {
             let mut tagged = vec![tag];
             tagged.extend_from_slice(&bytes);
             let _ = EventsV1::decode(&tagged);

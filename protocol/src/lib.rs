@@ -17,6 +17,7 @@ pub mod limits;
 pub mod order;
 pub mod plan;
 pub mod presence;
+pub mod readiness;
 pub mod signing;
 pub mod telemetry;
 pub mod topics;

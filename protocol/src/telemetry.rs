@@ -30,6 +30,12 @@ pub enum PollV1 {
     OtherDevice,
     /// Not asked: it has not answered for long, and its next try is due later.
     BackedOff,
+    /// It closed or reset the connection without a whole answer, as devices do that restart.
+    Reset,
+    /// It refuses the user name or password.
+    SignInRefused,
+    /// Not asked: its one connection is in use, as a rule by a write.
+    Busy,
 }
 
 /// One miner at one time.
@@ -280,7 +286,7 @@ fn from_columns(miners: &[MinerId], columns: &Columns) -> Result<Vec<SampleV1>, 
 
 fn poll(number: i64) -> Option<PollV1> {
     use PollV1::*;
-    [Answered, Refused, TimedOut, NotUnderstood, OtherDevice, BackedOff]
+    [Answered, Refused, TimedOut, NotUnderstood, OtherDevice, BackedOff, Reset, SignInRefused, Busy]
         .into_iter()
         .find(|p| *p as i64 == number)
 }

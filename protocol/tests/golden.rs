@@ -14,6 +14,7 @@ use hashinsight_protocol::ids::*;
 use hashinsight_protocol::order::{CommandV1, OrderV1};
 use hashinsight_protocol::plan::*;
 use hashinsight_protocol::presence::*;
+use hashinsight_protocol::readiness::*;
 use hashinsight_protocol::signing::SigningKey;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1, TelemetryV1};
 use hashinsight_protocol::topics::{Down, Stream, Topic};
@@ -140,6 +141,17 @@ fn telemetry() {
     let second = TelemetryV1::new(8, moment(), &later, Some(&key)).expect("the same miners");
     body("telemetry-v1-follower", &second);
     assert_eq!(second.samples(Some(&key)), Ok(later));
+}
+
+#[test]
+fn the_ends_of_a_poll_and_the_states_of_a_clock() {
+    use PollV1::*;
+    let ends =
+        [Answered, Refused, TimedOut, NotUnderstood, OtherDevice, BackedOff, Reset, SignInRefused, Busy];
+    let samples: Vec<_> =
+        (1..).zip(ends).map(|(n, end)| SampleV1::empty(miner(n), DurationMs(u64::from(n)), end)).collect();
+    let measured = MomentV1 { state: ClockStateV1::Measured, ..moment() };
+    body("telemetry-v1-polls", &TelemetryV1::new(7, measured, &samples, None).expect("few"));
 }
 
 #[test]
@@ -281,6 +293,19 @@ fn events() {
     let result =
         OrderResultV1 { order: OrderId::from_random([0x0d; 16]), taken: false, reason: "late".into() };
     event("event-order-v1", &EventV1::Order(result));
+    let ready = MinerReadyV1 {
+        miner: miner(1),
+        blockers: vec![],
+        access: AccessV1::Proven,
+        proven: Some(ProvenWriteV1 {
+            at: Millis(1_794_900_000_000),
+            wake: true,
+            shape: Some("work-mode-integer".into()),
+        }),
+    };
+    let blockers = vec![BlockerV1::Unreachable, BlockerV1::CredentialRefused];
+    let blocked = MinerReadyV1 { miner: miner(2), blockers, access: AccessV1::Refused, proven: None };
+    event("event-readiness-v1", &EventV1::Readiness(ReadinessV1 { miners: vec![ready, blocked] }));
     let alarm = AlarmV1 { kind: AlarmKindV1::Journal, miner: None, text: "the disk is full".into() };
     event("event-alarm-v1", &EventV1::Alarm(alarm));
     let raw = EventV1::MinerGone(MinerGoneV1 { miner: miner(1) }).raw(moment()).expect("small");

@@ -7,3 +7,4 @@ mod crash;
 mod mistakes;
 mod plan;
 mod probe;
+mod site;

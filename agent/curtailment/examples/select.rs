@@ -27,6 +27,7 @@ fn main() {
                 Miner {
                     id: MinerId::from_bytes(id),
                     can_sleep: true,
+                    blocker: None,
                     reading: Some(MinerReading {
                         at: Millis(0),
                         boot: BootMillis(boot),

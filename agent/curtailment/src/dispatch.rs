@@ -386,7 +386,7 @@ impl<'a> Draft<'a> {
         self.call_at(self.lease_end(key.plan, terms.on_lost_contact));
         let late = self.now.wall.since(interval.start).seconds();
         let clock = match self.now.clock {
-            ClockStateV1::Synced => "",
+            ClockStateV1::Synced | ClockStateV1::Measured => "",
             ClockStateV1::Uncertain => ", by an uncertain clock, as the plan says",
         };
         self.put_dispatch(&dispatch);

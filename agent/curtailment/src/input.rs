@@ -4,6 +4,7 @@ use hashinsight_protocol::clock::ClockStateV1;
 use hashinsight_protocol::device::{FactV1, ModeV1, PowerSourceV1, PreStateV1};
 use hashinsight_protocol::ids::{BootId, MinerId};
 use hashinsight_protocol::plan::{PlanV1, RampV1};
+use hashinsight_protocol::readiness::BlockerV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Hashrate, Millis, Watts};
 use serde::{Deserialize, Serialize};
 
@@ -98,8 +99,11 @@ pub(crate) fn watts(value: f64) -> Watts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Miner {
     pub id: MinerId,
-    /// Whether profile and credentials allow to stop it.
+    /// Whether its profile allows to stop it.
     pub can_sleep: bool,
+    /// What is known to stand against a write now, beside what is judged here.
+    #[serde(default)]
+    pub blocker: Option<BlockerV1>,
     /// The newest reading of this boot.
     pub reading: Option<MinerReading>,
     /// What its family draws asleep.

@@ -11,6 +11,7 @@ use crate::input::{Identity, Miner, watts};
 use hashinsight_protocol::device::{FactV1, ModeV1};
 use hashinsight_protocol::ids::{MinerId, PlanId};
 use hashinsight_protocol::plan::{GoalV1, SelectionOrderV1};
+use hashinsight_protocol::readiness::BlockerV1;
 use hashinsight_protocol::units::{DurationMs, Hashrate, JoulesPerTerahash, Watts};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -24,6 +25,10 @@ pub enum SkipReason {
     OutOfService,
     Protected,
     NoCapability,
+    /// A write would fail now: the sign-in is refused, or the device is not there.
+    NotReady {
+        blocker: BlockerV1,
+    },
     WeakIdentity,
     NoReading,
     StaleReading {
@@ -65,6 +70,7 @@ impl SkipReason {
             Self::OutOfService => "out of service",
             Self::Protected => "protected",
             Self::NoCapability => "without the capability",
+            Self::NotReady { .. } => "not ready for a write",
             Self::WeakIdentity => "known by address alone",
             Self::NoReading => "without a reading",
             Self::StaleReading { .. } => "with an old reading",
@@ -88,7 +94,8 @@ impl fmt::Display for SkipReason {
             Self::OutOfScope => write!(f, "not in the plan's scope"),
             Self::OutOfService => write!(f, "out of service"),
             Self::Protected => write!(f, "protected from curtailment"),
-            Self::NoCapability => write!(f, "its firmware or credentials don't allow to stop it"),
+            Self::NoCapability => write!(f, "its firmware doesn't allow to stop it"),
+            Self::NotReady { blocker } => write!(f, "{}", blocker.words()),
             Self::WeakIdentity => write!(f, "known by its address alone"),
             Self::NoReading => write!(f, "no reading yet"),
             Self::StaleReading { age } => write!(f, "last reading {:.0} s ago", age.seconds()),
@@ -221,6 +228,9 @@ fn verdict<'a>(
     if let Some(hold) = draft.book.holds.get(&id) {
         return join(draft, terms, miner, hold).map(Some);
     }
+    if let Some(blocker) = miner.blocker {
+        return Err(SkipReason::NotReady { blocker });
+    }
     let reading = miner.reading.as_ref().ok_or(SkipReason::NoReading)?;
     let (reading, _) =
         draft.reading(miner).ok_or(SkipReason::StaleReading { age: draft.now.boot.since(reading.boot) })?;
@@ -233,7 +243,11 @@ fn verdict<'a>(
     if reading.stopped.0 == FactV1::Yes || reading.stopped.1 == FactV1::Yes {
         return Err(SkipReason::AsleepBefore);
     }
-    let saves = saving(draft, terms, reading.power, miner.standby)?;
+    let saves = saving(draft, terms, reading.power, miner.standby).map_err(|reason| match reason {
+        // Some firmwares say no more in their sleep than that they don't hash.
+        SkipReason::PowerUnknown if reading.is_mining == Some(false) => SkipReason::AsleepBefore,
+        reason => reason,
+    })?;
     let breaks = dwell(draft, terms, id)?;
     Ok(Some(candidate(terms, miner, reading.power, reading.hashrate, reading.is_mining, saves))
         .map(|c| Candidate { breaks, takes_from, ..c }))

@@ -42,7 +42,7 @@ pub(crate) struct SteadyClock {
 impl SteadyClock {
     /// Reads the clock, and says what has to be stored at once, if anything.
     pub fn read(record: Option<&ClockRecord>, now: &Now) -> (Self, Option<ClockRecord>) {
-        let synced = |clock: ClockStateV1| clock == ClockStateV1::Synced;
+        let synced = |clock: ClockStateV1| clock.is_sure();
         let steady = match record {
             None => Steady::FIRST,
             Some(r) if r.boot_id == now.boot_id => r.steady.plus(now.boot.since(r.boot)),

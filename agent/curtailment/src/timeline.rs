@@ -23,7 +23,7 @@ pub(crate) enum Chance {
 }
 
 pub(crate) fn chance(now: &Now, interval: &IntervalV1, uncertain: UncertainClockV1) -> Chance {
-    let sure = now.clock == ClockStateV1::Synced;
+    let sure = now.clock.is_sure();
     if now.wall < interval.start {
         Chance::NotYet(interval.start)
     } else if interval.end.is_some_and(|end| now.wall >= end) {
@@ -57,10 +57,10 @@ pub(crate) fn anchor(now: &Now, at: Steady, dispatch: &mut DispatchRecord) -> bo
         dispatch.rebooted = true;
         dispatch.anchored = ClockStateV1::Uncertain;
     }
-    if dispatch.anchored == ClockStateV1::Synced || now.clock != ClockStateV1::Synced {
+    if dispatch.anchored.is_sure() || !now.clock.is_sure() {
         return rebooted;
     }
-    dispatch.anchored = ClockStateV1::Synced;
+    dispatch.anchored = now.clock;
     if let (Some(end), Some(ends)) = (dispatch.end, dispatch.ends) {
         let latest = if dispatch.rebooted { ends } else { dispatch.fired.plus(end.since(dispatch.start)) };
         dispatch.ends = Some(at.plus(end.since(now.wall)).min(latest));

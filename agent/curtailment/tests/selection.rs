@@ -6,6 +6,7 @@ use hashinsight_protocol::clock::ClockStateV1;
 use hashinsight_protocol::device::{FactV1, ModeV1, PowerSourceV1};
 use hashinsight_protocol::ids::{BootId, MinerId, PlanId};
 use hashinsight_protocol::plan::*;
+use hashinsight_protocol::readiness::BlockerV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Hashrate, Millis, Watts};
 
 const NOW: Now = Now {
@@ -29,6 +30,7 @@ fn miner(n: usize, power: f64, terahash: f64, standby: f64) -> Miner {
     Miner {
         id: id(n),
         can_sleep: true,
+        blocker: None,
         reading: Some(MinerReading {
             at: NOW.wall,
             boot: BootMillis(NOW.boot.0 - 5_000),
@@ -149,6 +151,12 @@ fn every_miner_that_is_skipped_has_its_reason() {
         (9, |m| reading(m).mode = Some(ModeV1::Failed), SkipReason::Failed),
         (10, |m| reading(m).power = None, SkipReason::PowerUnknown),
         (11, |m| reading(m).power = Watts::new(90.0), SkipReason::BelowFloor { saves: watts(90.0), floor }),
+        (
+            14,
+            |m| m.blocker = Some(BlockerV1::CredentialRefused),
+            SkipReason::NotReady { blocker: BlockerV1::CredentialRefused },
+        ),
+        (15, |m| (reading(m).power, reading(m).is_mining) = (None, Some(false)), SkipReason::AsleepBefore),
         (12, |_| {}, SkipReason::MinOn { left: DurationMs::from_minutes(20) }),
         (13, |_| {}, SkipReason::StartsADay { stops: 4 }),
     ];

@@ -134,7 +134,11 @@ impl Burst {
         if !burst.stop.is_cancelled() {
             let after = burst.contacts.clock.now().boot.since(burst.started.boot);
             found.samples = fill(found.samples, burst.roster.entries().len(), |at| {
-                SampleV1::empty(burst.roster.entries()[at].id, after, PollV1::BackedOff)
+                let entry = &burst.roster.entries()[at];
+                // Who has not failed was not left alone: somebody else talks to it.
+                let failing = entry.state().failures > 0;
+                let poll = if failing { PollV1::BackedOff } else { PollV1::Busy };
+                SampleV1::empty(entry.id, after, poll)
             });
         }
         found.into()

@@ -14,13 +14,14 @@ use crate::poller::pace;
 use crate::store::InventoryMiner;
 use hashinsight_curtailment::Observation;
 use hashinsight_firmware::{
-    self as firmware, Device, DeviceError, Heard, Identified, Limits, Profiles, Reading, write_time,
+    self as firmware, Access, Device, DeviceError, Heard, Identified, Limits, Profiles, Reading, write_time,
 };
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::device::{FactV1, PreStateV1};
 use hashinsight_protocol::events::{AlarmKindV1, AlarmV1};
 use hashinsight_protocol::ids::MinerId;
 use hashinsight_protocol::limits::bounded_text;
+use hashinsight_protocol::readiness::AccessV1;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1};
 use hashinsight_protocol::units::{Celsius, DurationMs};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -32,6 +33,8 @@ use tokio::time::{Instant, timeout};
 const RECOGNISE_AGAIN: DurationMs = DurationMs::from_minutes(30);
 /// Largest reply taken; the longest known is 67 kB.
 const MAX_REPLY: usize = 1 << 20;
+/// The access to a device is looked at again after this long where something stands against a write.
+const ACCESS_AGAIN_SOON: DurationMs = DurationMs::from_minutes(5);
 /// Failed polls after which a device is recognised again when it's back.
 const FAILURES_SUSPECT: u32 = 2;
 
@@ -67,7 +70,7 @@ pub enum News {
 #[derive(Debug)]
 pub struct Contacts {
     pub clock: Clock,
-    pub profiles: Profiles,
+    pub profiles: Arc<Profiles>,
     credentials: RwLock<Arc<CredentialStore>>,
     api_port: u16,
     web_port: u16,
@@ -81,7 +84,18 @@ impl Contacts {
         api_port: u16,
         web_port: u16,
     ) -> Self {
+        let profiles = Arc::new(profiles);
         Self { clock, profiles, credentials: RwLock::new(Arc::new(credentials)), api_port, web_port }
+    }
+
+    /// Port of devices' CGMiner API, unless the inventory names another.
+    pub fn api_port(&self) -> u16 {
+        self.api_port
+    }
+
+    /// Port of devices' web servers.
+    pub fn web_port(&self) -> u16 {
+        self.web_port
     }
 
     pub fn credentials(&self) -> Arc<CredentialStore> {
@@ -185,6 +199,11 @@ impl Contacts {
         });
         let outcome = match outcome.await {
             Ok(Ok(outcome)) => outcome,
+            Ok(Err(error @ DeviceError::AuthRefused { .. })) => {
+                let detail = Some(error.to_string());
+                entry.state().access = Access { state: AccessV1::Refused, detail };
+                return (failed(error.to_string(), false), news);
+            }
             Ok(Err(error)) if error.is_lost_reply() => {
                 return (unknown(miner, wake, &error.to_string()), news);
             }
@@ -194,6 +213,9 @@ impl Contacts {
                 return (unknown(miner, wake, &why), news);
             }
         };
+        if outcome.accepted == FactV1::Yes {
+            entry.state().access = Access { state: AccessV1::Proven, detail: None };
+        }
         if let Some(shape) = outcome.shape {
             if let (Some(model), Some(version)) = (&identified.model, &identified.version) {
                 self.profiles.learn_shape(model, version, &shape);
@@ -245,6 +267,7 @@ impl Contacts {
                     }));
                 }
                 state.trust = Trust::Other(words.clone());
+                state.stranger = Some(seen);
                 state.taken = None;
                 state.identified = None;
                 Err(Stranger { words, is_other: true })
@@ -363,7 +386,34 @@ impl Visit<'_> {
                 Err(error) => unprepared = unprepared.or(Some(error.to_string())),
             }
         }
+        self.look_at_access(&device, &identified, read_back.is_some()).await;
         (Outcome::Read { reading, began, read_back, unprepared }, ended)
+    }
+
+    /// Finds out from time to time whether the device would take a write and could be put back.
+    async fn look_at_access(&self, device: &Device, identified: &Identified, settled: bool) {
+        let now = self.contacts.clock.now().boot;
+        if !identified.capabilities.sleep || self.entry.state().access_due > now {
+            return;
+        }
+        let profiles = &self.contacts.profiles;
+        let limits = Limits { deadline: self.deadline, max_reply: MAX_REPLY };
+        let access = firmware::check_access(profiles, device, identified, &limits).await;
+        let refused = matches!(access.state, AccessV1::Refused | AccessV1::WritesOff);
+        let unsettled = if settled || refused {
+            None
+        } else {
+            firmware::pre_state(profiles, device, identified, &limits).await.err()
+        };
+        let mut state = self.entry.state();
+        let pause = if refused || unsettled.is_some() || access.state == AccessV1::Unknown {
+            ACCESS_AGAIN_SOON
+        } else {
+            RECOGNISE_AGAIN
+        };
+        state.access = access;
+        state.unsettled = unsettled.map(|error| bounded_text(&error.to_string()));
+        state.access_due = self.contacts.clock.now().boot.plus(pause);
     }
 
     /// Takes the outcome into the live view, and answers who wanted to write.
@@ -426,10 +476,9 @@ fn is_recognition_due(state: &State, now: MomentV1) -> bool {
 fn poll_of(error: &DeviceError) -> PollV1 {
     match error {
         DeviceError::Refused { .. } | DeviceError::Unreachable { .. } => PollV1::Refused,
-        // A closed connection without a byte is no answer either.
-        DeviceError::Silent { .. } | DeviceError::Deadline { .. } | DeviceError::Empty { .. } => {
-            PollV1::TimedOut
-        }
+        DeviceError::Empty { .. } => PollV1::Reset,
+        DeviceError::Silent { .. } | DeviceError::Deadline { .. } => PollV1::TimedOut,
+        DeviceError::AuthRefused { .. } => PollV1::SignInRefused,
         _ => PollV1::NotUnderstood,
     }
 }
@@ -555,6 +604,10 @@ mod tests {
         let silent = DeviceError::Silent { address: address.clone(), after: Duration::from_secs(5) };
         assert_eq!(poll_of(&silent), PollV1::TimedOut);
         assert_eq!(poll_of(&DeviceError::Refused { address: address.clone() }), PollV1::Refused);
+        assert_eq!(poll_of(&DeviceError::Empty { address: address.clone() }), PollV1::Reset);
+        let login = "the user \"root\"".to_owned();
+        let refused = DeviceError::AuthRefused { address: address.clone(), login };
+        assert_eq!(poll_of(&refused), PollV1::SignInRefused);
         assert_eq!(poll_of(&DeviceError::HttpInstead { address }), PollV1::NotUnderstood);
     }
 }

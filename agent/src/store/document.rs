@@ -94,8 +94,8 @@ fn in_time(order: &OrderV1, now: MomentV1) -> Result<(), String> {
     match now.state {
         ClockStateV1::Uncertain if stops => Ok(()),
         ClockStateV1::Uncertain => Err("the agent's clock is uncertain".to_owned()),
-        ClockStateV1::Synced if now.wall > order.expires => Err("it came after it expired".to_owned()),
-        ClockStateV1::Synced => Ok(()),
+        _ if now.wall > order.expires => Err("it came after it expired".to_owned()),
+        ClockStateV1::Synced | ClockStateV1::Measured => Ok(()),
     }
 }
 

@@ -29,13 +29,13 @@ use super::db::{StoreError, Worker};
 use super::document::{Opened, Taken, Verdict};
 use super::journal_file::{JournalFile, STREAMS, Signals};
 use super::sealer::Sealer;
-use super::{InventoryMiner, Kept};
+use super::{InventoryMiner, Kept, MinerEdit};
 use crate::clock::Clock;
 use crate::identity_files::Identity;
 use hashinsight_curtailment::{Book, Change, HeldPlan};
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::events::EventV1;
-use hashinsight_protocol::ids::Epoch;
+use hashinsight_protocol::ids::{Epoch, MinerId};
 use hashinsight_protocol::order::OrderV1;
 use hashinsight_protocol::presence::StreamStateV1;
 use hashinsight_protocol::topics::Stream;
@@ -149,13 +149,28 @@ impl Journal {
         self.call(move |file| file.replace_miners(&miners, at)).await
     }
 
-    /// Stores what is new of one miner, and tells it where the control plane should know. Does nothing for a
-    /// miner that has left the inventory.
+    /// Stores what was learned of some miners, in one transaction; who has left the inventory stays away.
     ///
     /// # Errors
-    /// Nothing was changed.
-    pub async fn put_miner(&self, miner: InventoryMiner, at: MomentV1) -> Result<(), StoreError> {
-        self.call(move |file| file.put_miner(&miner, at)).await
+    /// Nothing of it was stored.
+    pub async fn learn(&self, miners: Vec<InventoryMiner>, at: MomentV1) -> Result<(), StoreError> {
+        self.call(move |file| file.learn(&miners, at)).await
+    }
+
+    /// Adds miners to the inventory; one that is in it stays as it is.
+    ///
+    /// # Errors
+    /// None was added.
+    pub async fn add(&self, miners: Vec<InventoryMiner>, at: MomentV1) -> Result<(), StoreError> {
+        self.call(move |file| file.add(&miners, at)).await
+    }
+
+    /// Stores what people say of some miners, in one transaction. Says how many of them there are.
+    ///
+    /// # Errors
+    /// Nothing of it was stored.
+    pub async fn edit(&self, edits: Vec<(MinerId, MinerEdit)>, at: MomentV1) -> Result<usize, StoreError> {
+        self.call(move |file| file.edit(&edits, at)).await
     }
 
     /// Changes with the inventory, also when another process changes it.

@@ -1,11 +1,11 @@
 //! The journal's file and its rules, without threads; [`super::journal`] says what they are.
 
-use super::InventoryMiner;
 use super::db::{self, Schema, StoreError};
 use super::events::pack;
 use super::reserve::Reserve;
 use super::salvage;
 use super::sealer::{Sealer, fresh_epoch};
+use super::{InventoryMiner, MinerEdit};
 use hashinsight_curtailment::{Change, HeldPlan};
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::events::{AgentStartedV1, AlarmKindV1, AlarmV1, EventV1, MinerGoneV1};
@@ -336,28 +336,68 @@ impl JournalFile {
         Ok(())
     }
 
-    /// One miner, unless it has left the inventory.
-    pub fn put_miner(&mut self, miner: &InventoryMiner, at: MomentV1) -> Result<(), StoreError> {
-        let told = self.write(|s| {
-            let sql = "SELECT body FROM miners WHERE id = ?1";
-            let before: Option<String> =
-                s.tx.prepare_cached(sql)?.query_row([miner.id.as_bytes()], |r| r.get(0)).optional()?;
-            let Some(before) = before else { return Ok(None) };
-            put_miner(s.tx, miner)?;
-            let before: Option<InventoryMiner> = serde_json::from_str(&before).ok();
-            let told = before.map(|b| b.seen()) != Some(miner.seen());
-            if told {
-                s.append(Stream::Events, at, &[EventV1::Miner(miner.seen())])?;
+    /// Adds miners; one that is in the inventory stays as it is.
+    pub fn add(&mut self, miners: &[InventoryMiner], at: MomentV1) -> Result<(), StoreError> {
+        self.write(|s| {
+            let mut events = Vec::new();
+            for miner in miners {
+                let json = serde_json::to_string(miner).map_err(unreadable("a miner"))?;
+                let sql = "INSERT OR IGNORE INTO miners VALUES (?1, ?2)";
+                if s.tx.prepare_cached(sql)?.execute(params![miner.id.as_bytes(), json])? > 0 {
+                    events.push(EventV1::Miner(miner.seen()));
+                }
             }
-            Ok(Some(told))
+            s.append(Stream::Events, at, &events)
         })?;
-        if told.is_some() {
+        Signals::bump(&self.signals.miners);
+        Signals::bump(&self.signals.streams);
+        Ok(())
+    }
+
+    /// What was learned of some miners, but for those that have left the inventory. What people say of
+    /// them stays as it is here: they may have said it while the device was being asked.
+    pub fn learn(&mut self, miners: &[InventoryMiner], at: MomentV1) -> Result<(), StoreError> {
+        let learned = miners.iter().map(|miner| (miner.id, &miner.learned)).collect::<Vec<_>>();
+        self.change(&learned, at, |miner, learned| miner.learned.clone_from(learned)).map(|_| ())
+    }
+
+    /// What people say of some miners. Says how many of them are in the inventory.
+    pub fn edit(&mut self, edits: &[(MinerId, MinerEdit)], at: MomentV1) -> Result<usize, StoreError> {
+        self.change(edits, at, |miner, edit| edit.apply(miner))
+    }
+
+    fn change<T>(
+        &mut self,
+        changes: &[(MinerId, T)],
+        at: MomentV1,
+        apply: impl Fn(&mut InventoryMiner, &T),
+    ) -> Result<usize, StoreError> {
+        let (known, told) = self.write(|s| {
+            let (mut known, mut events) = (0, Vec::new());
+            for (id, change) in changes {
+                let sql = "SELECT body FROM miners WHERE id = ?1";
+                let before: Option<String> =
+                    s.tx.prepare_cached(sql)?.query_row([id.as_bytes()], |r| r.get(0)).optional()?;
+                let Some(before) = before else { continue };
+                let before: InventoryMiner = serde_json::from_str(&before).map_err(unreadable("a miner"))?;
+                let mut miner = before.clone();
+                apply(&mut miner, change);
+                known += 1;
+                put_miner(s.tx, &miner)?;
+                if before.seen() != miner.seen() {
+                    events.push(EventV1::Miner(miner.seen()));
+                }
+            }
+            s.append(Stream::Events, at, &events)?;
+            Ok((known, !events.is_empty()))
+        })?;
+        if known > 0 {
             Signals::bump(&self.signals.miners);
         }
-        if told == Some(true) {
+        if told {
             Signals::bump(&self.signals.streams);
         }
-        Ok(())
+        Ok(known)
     }
 
     fn read_data_version(&self) -> Result<i64, StoreError> {

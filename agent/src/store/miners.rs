@@ -3,6 +3,7 @@
 use hashinsight_protocol::device::CapabilitiesV1;
 use hashinsight_protocol::events::MinerSeenV1;
 use hashinsight_protocol::ids::MinerId;
+use hashinsight_protocol::readiness::ProvenWriteV1;
 use hashinsight_protocol::units::{DurationMs, Hashrate, Watts};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -56,6 +57,30 @@ pub struct Learned {
     pub joins: bool,
     /// The form of write that worked last.
     pub write_shape: Option<String>,
+    /// The last write that showed its effect.
+    pub proven: Option<ProvenWriteV1>,
+}
+
+/// What people, or a device that moves, change of a miner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinerEdit {
+    /// It's reached elsewhere now.
+    Move {
+        ip: IpAddr,
+        api_port: Option<u16>,
+    },
+    OutOfService(bool),
+    Protected(bool),
+}
+
+impl MinerEdit {
+    pub(super) fn apply(&self, miner: &mut InventoryMiner) {
+        match *self {
+            Self::Move { ip, api_port } => (miner.ip, miner.api_port) = (ip, api_port),
+            Self::OutOfService(is) => miner.out_of_service = is,
+            Self::Protected(is) => miner.protected = is,
+        }
+    }
 }
 
 impl InventoryMiner {

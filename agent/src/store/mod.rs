@@ -23,7 +23,7 @@ mod telemetry_file;
 pub use db::StoreError;
 pub use document::{Opened, Taken, Verdict};
 pub use journal::{Health, Journal};
-pub use miners::{InventoryMiner, Learned};
+pub use miners::{InventoryMiner, Learned, MinerEdit};
 pub use outbox::{Outbox, Usage};
 pub use sealer::Sealer;
 

@@ -115,6 +115,8 @@ struct Session<'a, W> {
     epoch: Epoch,
     flows: Vec<Flow>,
     hello_at: BootMillis,
+    /// What the last hello said of the clock.
+    told_clock: ClockStateV1,
     welcomed: bool,
     /// The wire took no more.
     busy: bool,
@@ -144,6 +146,7 @@ pub(crate) async fn run<C: Connect>(
         epoch,
         flows: Vec::new(),
         hello_at: BootMillis(0),
+        told_clock: ClockStateV1::Uncertain,
         welcomed: false,
         busy: false,
         not_moved: 0,
@@ -258,14 +261,25 @@ impl<W: Wire> Session<'_, W> {
             let present = if source.stream() == Stream::Telemetry { state.next } else { 1 };
             self.flows.push(Flow { source, state, window: Window::new(present) });
         }
+        self.introduce().await
+    }
+
+    /// Says who this is, what is kept, and what the time is; streams go on where they are.
+    async fn introduce(&mut self) -> Result<(), SessionError> {
+        let uplink = self.uplink;
+        let mut streams = Vec::with_capacity(self.flows.len());
+        for flow in &self.flows {
+            streams.push(flow.source.state().await?);
+        }
         let clock = uplink.clock.now();
         self.hello_at = clock.boot;
+        self.told_clock = clock.state;
         let hello = HelloV1 {
             session: self.number,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             understands: UnderstandsV1 { envelope: FORMAT, plan: PlanV1::TAG, order: OrderV1::TAG },
             clock,
-            streams: self.flows.iter().map(|flow| flow.state).collect(),
+            streams,
             document: uplink.journal.document().await?,
         };
         let body = hello.encode().map_err(StoreError::from)?;
@@ -330,7 +344,7 @@ impl<W: Wire> Session<'_, W> {
             tracing::debug!(ahead, "milliseconds that this clock is ahead of the control plane's");
         }
         let now = uplink.clock.now();
-        if now.state == ClockStateV1::Synced {
+        if now.state.is_sure() {
             uplink.journal.remember_good(now.wall).await?;
         }
         uplink.journal.contact(now).await?;
@@ -355,6 +369,10 @@ impl<W: Wire> Session<'_, W> {
         }
         self.welcomed = true;
         self.acked = Instant::now();
+        if now.state.is_sure() && !self.told_clock.is_sure() {
+            // The answer has made the clock certain: what was said of it before is put right.
+            self.introduce().await?;
+        }
         Ok(None)
     }
 

@@ -61,6 +61,8 @@ agent-online = connected
 agent-away = not connected, last seen
 agent-never = never connected
 agent-clock = clock uncertain
+agent-clock-synced = clock by NTP
+agent-clock-measured = clock measured against this server
 
 # Tiles
 tile-power = Power
@@ -70,6 +72,8 @@ tile-hottest = Hottest
 tile-hottest-where = at { $place }
 tile-miners = Miners
 tile-answering = Miners answering
+tile-ready = Ready to be stopped
+tile-ready-miners = { $count } of { $all } miners, proven without a write
 tile-load = { $percent }% of { $capacity }
 
 # Status of a miner
@@ -84,6 +88,19 @@ mark-held = in a plan
 mark-out-of-service = out of service
 mark-protected = protected
 mark-weak = address only
+
+# What stands against stopping a miner
+block-not-recognised = Not recognised yet
+block-unreachable = Does not answer
+block-other-device = Another device at its address
+block-weak-identity = Known by address only
+block-no-capability = Can't be put to sleep
+block-credential-refused = Refuses the sign-in
+block-writes-off = Takes no writes
+block-settings-unreadable = Settings can't be read
+block-out-of-service = Out of service
+block-protected = Protected from curtailment
+block-journal = The agent's journal can't be written
 power-modelled = Not measured: from the model's J/TH
 
 # Columns

@@ -61,6 +61,8 @@ agent-online = 已连接
 agent-away = 未连接，最后在线
 agent-never = 从未连接
 agent-clock = 时钟不可靠
+agent-clock-synced = 时钟由 NTP 同步
+agent-clock-measured = 时钟以本服务器校准
 
 # 概览
 tile-power = 功率
@@ -70,6 +72,8 @@ tile-hottest = 最高温度
 tile-hottest-where = 位于 { $place }
 tile-miners = 矿机
 tile-answering = 有应答的矿机
+tile-ready = 可随时停机
+tile-ready-miners = { $all } 台中的 { $count } 台，未经写入即已验证
 tile-load = { $capacity } 的 { $percent }%
 
 # 矿机状态
@@ -84,6 +88,19 @@ mark-held = 计划中
 mark-out-of-service = 停用
 mark-protected = 受保护
 mark-weak = 仅凭地址
+
+# What stands against stopping a miner
+block-not-recognised = 尚未识别
+block-unreachable = 无应答
+block-other-device = 该地址上是另一台设备
+block-weak-identity = 仅凭地址识别
+block-no-capability = 无法休眠
+block-credential-refused = 拒绝登录
+block-writes-off = 不接受写入
+block-settings-unreadable = 无法读取设置
+block-out-of-service = 停用中
+block-protected = 受保护，不限电
+block-journal = 网关日志无法写入
 power-modelled = 非实测：按型号能效估算
 
 # 列

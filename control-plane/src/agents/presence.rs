@@ -26,6 +26,7 @@ pub async fn hello(tx: &mut Tx, agent: AgentId, hello: &HelloV1, now: Millis) ->
     let state = match hello.clock.state {
         ClockStateV1::Synced => "synced",
         ClockStateV1::Uncertain => "uncertain",
+        ClockStateV1::Measured => "measured",
     };
     // Ahead is positive. An absurd clock must not overflow the difference.
     let skew = hello.clock.wall.0.saturating_sub(now.0);

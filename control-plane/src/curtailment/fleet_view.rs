@@ -6,11 +6,13 @@
 use crate::App;
 use crate::args;
 use crate::error::Result;
+use crate::fleet::readiness;
 use crate::row;
 use hashinsight_curtailment::{Identity, Locks, Miner, MinerReading, Now};
 use hashinsight_protocol::clock::ClockStateV1;
 use hashinsight_protocol::device::{FactV1, ModeV1, PowerSourceV1};
 use hashinsight_protocol::ids::{AgentId, BootId, MinerId, SiteId};
+use hashinsight_protocol::readiness::BlockerV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Hashrate, Millis, Watts};
 use std::collections::HashMap;
 
@@ -64,12 +66,21 @@ impl FleetView {
         let mut agents: Vec<_> = agent_of.values().copied().collect();
         agents.sort_unstable();
         agents.dedup();
-        let mut latest = HashMap::new();
+        let (mut latest, mut blockers) = (HashMap::new(), HashMap::new());
         for agent in agents {
+            let told = readiness::of_agent(&app.stores.business, agent, Millis(0)).await?;
+            blockers.extend(told.into_iter().map(|(miner, ready, _)| ((agent, miner), ready.blocker())));
             let rows: Vec<LatestRow> = app.stores.telemetry.fetch_all(LATEST, args![agent]).await?;
-            latest.extend(rows.into_iter().map(|row| (row.miner, row)));
+            // What another agent once said of a miner, its owner before, is not the owner's reading.
+            latest.extend(rows.into_iter().map(|row| ((agent, row.miner), row)));
         }
-        let miners = rows.into_iter().map(|row| miner(&row, latest.get(&row.id))).collect();
+        let miners = rows
+            .into_iter()
+            .map(|row| {
+                let key = (row.agent, row.id);
+                miner(&row, latest.get(&key), blockers.get(&key).copied().flatten())
+            })
+            .collect();
         Ok(Self { miners, agent_of })
     }
 }
@@ -83,11 +94,12 @@ fn boot(wall: Millis) -> BootMillis {
     BootMillis(u64::try_from(wall.0).unwrap_or(0))
 }
 
-fn miner(row: &MinerRow, latest: Option<&LatestRow>) -> Miner {
+fn miner(row: &MinerRow, latest: Option<&LatestRow>, blocker: Option<BlockerV1>) -> Miner {
     let reading = latest.and_then(|l| l.answered_at.map(|at| reading(l, at)));
     Miner {
         id: row.id,
         can_sleep: row.can_sleep,
+        blocker,
         reading,
         standby: row.standby.and_then(|w| Watts::new(w as f64)).unwrap_or_default(),
         locks: Locks { out_of_service: row.out_of_service, protected: row.protected },

@@ -8,6 +8,7 @@
 pub mod chart;
 pub mod natural;
 pub mod overview;
+pub mod readiness;
 pub mod sites;
 pub mod status;
 pub mod summary;

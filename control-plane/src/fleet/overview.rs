@@ -45,10 +45,10 @@ row! {
 }
 
 const SUMS: &str = "select agent_id, \
-     coalesce(sum(case when poll = 'answered' and at > $1 then 1 else 0 end), 0), \
-     coalesce(sum(case when poll = 'answered' and at > $1 then hashrate_hs else 0.0 end), 0.0), \
-     coalesce(sum(case when poll = 'answered' and at > $1 then power_w else 0.0 end), 0.0), \
-     max(case when poll = 'answered' and at > $1 then hottest_c end), \
+     coalesce(sum(case when poll in ('answered', 'busy') and answered_at > $1 then 1 else 0 end), 0), \
+     coalesce(sum(case when poll in ('answered', 'busy') and answered_at > $1 then hashrate_hs else 0.0 end), 0.0), \
+     coalesce(sum(case when poll in ('answered', 'busy') and answered_at > $1 then power_w else 0.0 end), 0.0), \
+     max(case when poll in ('answered', 'busy') and answered_at > $1 then hottest_c end), \
      max(answered_at) from latest group by agent_id";
 
 /// All sites by name.

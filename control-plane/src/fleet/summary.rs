@@ -19,6 +19,11 @@ pub struct Summary {
     pub hottest_c: Option<Celsius>,
     pub hottest_miner: Option<MinerId>,
     pub by_status: ByStatus,
+    /// Miners that could be stopped and woken now, as their agents say, and what that would save.
+    pub ready: usize,
+    pub ready_w: Watts,
+    /// Miners of which the agents have not said it yet.
+    pub readiness_unknown: usize,
     pub agents: Vec<AgentState>,
     /// The newest answer; `None` when there is none at all.
     pub as_of: Option<Millis>,
@@ -57,9 +62,20 @@ impl Summary {
         let mut by_status = ByStatus::default();
         let (mut hashrate, mut power, mut answered) = (Hashrate::ZERO, Watts::ZERO, 0);
         let mut hottest: Option<(&Miner, Celsius)> = None;
+        let (mut ready, mut ready_power, mut unknown) = (0, Watts::ZERO, 0);
         for miner in &view.miners {
             let status = miner.status(now);
             by_status.0[status as usize] += 1;
+            match miner.readiness.as_ref().map(|readiness| readiness.ready) {
+                Some(true) => {
+                    ready += 1;
+                    if status.is_known() {
+                        ready_power += miner.saves();
+                    }
+                }
+                Some(false) => {}
+                None => unknown += 1,
+            }
             if !status.is_known() {
                 continue;
             }
@@ -81,6 +97,9 @@ impl Summary {
             hottest_c: hottest.map(|(_, heat)| heat),
             hottest_miner: hottest.map(|(miner, _)| miner.id),
             by_status,
+            ready,
+            ready_w: ready_power,
+            readiness_unknown: unknown,
             agents: view
                 .agents
                 .iter()

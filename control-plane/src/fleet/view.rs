@@ -4,6 +4,7 @@
 //! is a cache of what both say: see [`super::Fleet`] for how old it may be.
 
 use super::natural;
+use super::readiness::{self, Readiness};
 use super::sites::Site;
 use super::status::{Signs, Status};
 use crate::App;
@@ -82,6 +83,12 @@ row! {
         pub customer: Option<String>,
         pub out_of_service: bool,
         pub protected: bool,
+        pub can_sleep: bool,
+        pub can_limit: bool,
+        pub can_reboot: bool,
+        pub can_locate: bool,
+        pub can_set_pools: bool,
+        standby_w: Option<i64>,
     }
 }
 
@@ -92,6 +99,8 @@ pub struct Miner {
     inventory: Arc<Inventory>,
     /// A plan holds it.
     pub held: bool,
+    /// Whether it could be stopped and woken; `None` while its agent has not said.
+    pub readiness: Option<Arc<Readiness>>,
     /// Last poll, and last answer; on our clock.
     pub at: Option<Millis>,
     pub answered_at: Option<Millis>,
@@ -122,15 +131,28 @@ impl Miner {
     }
 
     pub fn status(&self, now: Millis) -> Status {
+        // One that is busy with a write was not asked: what it last said stands, while it is fresh.
+        let is_busy = self.poll == Some(PollV1::Busy);
+        let (at, poll) =
+            if is_busy { (self.answered_at, Some(PollV1::Answered)) } else { (self.at, self.poll) };
         Status::of(Signs {
-            age: self.at.map(|at| now.since(at)),
-            poll: self.poll,
+            age: at.map(|at| now.since(at)),
+            poll,
             mode: self.mode,
             is_mining: self.is_mining,
             hashrate: self.hashrate,
             uptime: self.uptime,
             held: self.held,
         })
+    }
+
+    /// What stopping it would save by its last reading.
+    pub fn saves(&self) -> Watts {
+        if self.is_mining == Some(false) {
+            return Watts::ZERO;
+        }
+        let standby = self.standby_w.and_then(|w| Watts::new(w as f64)).unwrap_or_default();
+        self.power.unwrap_or_default().saturating_sub(standby)
     }
 
     pub fn efficiency(&self) -> Option<JoulesPerTerahash> {
@@ -158,6 +180,8 @@ pub struct View {
     inventory: Signature,
     /// When the newest word in the view was received.
     received: Millis,
+    /// The same of the agents' words on readiness.
+    told: Millis,
     /// When all of it was last read, changed or not.
     whole: Millis,
 }
@@ -177,7 +201,8 @@ const AGENTS: &str = "select a.id, a.hostname, a.version, p.online, p.seen_at, p
 const SIGNATURE: &str = "select count(*), count(gone_at), max(seen_at) from miners where site_id = $1";
 
 const MINERS: &str = "select id, agent_id, firmware, model, version, serial, mac, weak_identity, rack, position, \
-     customer, out_of_service, protected from miners where site_id = $1 and gone_at is null";
+     customer, out_of_service, protected, can_sleep, can_limit, can_reboot, can_locate, can_set_pools, standby_w \
+     from miners where site_id = $1 and gone_at is null";
 
 const LATEST: &str = "select miner_id, received_at, at, poll, answered_at, hashrate_hs, power_w, power_source, hottest_c, \
      fan_max, fan_min, uptime_ms, is_mining, mode from latest where agent_id = $1 and received_at >= $2";
@@ -198,19 +223,24 @@ impl View {
         let inventory: Signature = business.fetch_one(SIGNATURE, args![site.id]).await?;
         let before =
             before.filter(|b| b.inventory == inventory && b.whole <= now && now.since(b.whole) < WHOLE);
-        let (mut miners, mut received, whole) = match before {
-            Some(before) => (before.miners.clone(), before.received, before.whole),
+        let (mut miners, mut received, mut told, whole) = match before {
+            Some(before) => (before.miners.clone(), before.received, before.told, before.whole),
             None => {
                 let rows = business.fetch_all(MINERS, args![site.id]).await?;
-                (in_order(rows), Millis(0), now)
+                (in_order(rows), Millis(0), Millis(0), now)
             }
         };
         let since = Millis(received.0 - DISORDER.0 as i64);
         let held: Vec<(MinerId,)> = business.fetch_all(HELD, args![site.id]).await?;
         let held: HashSet<_> = held.into_iter().map(|(miner,)| miner).collect();
         let owners: HashSet<_> = miners.iter().map(|miner| miner.agent).collect();
-        let mut latest = HashMap::new();
+        let told_since = Millis(told.0 - DISORDER.0 as i64);
+        let (mut latest, mut ready_now) = (HashMap::new(), HashMap::new());
         for agent in owners {
+            for (miner, ready, at) in readiness::of_agent(business, agent, told_since).await? {
+                told = told.max(at);
+                ready_now.insert((agent, miner), Arc::new(ready));
+            }
             let skew = agents.iter().find(|a| a.id == agent).and_then(|a| a.clock_skew_ms).unwrap_or(0);
             let skew = if skew.abs() < SKEW_MS { 0 } else { skew };
             let rows: Vec<LatestRow> = app.stores.telemetry.fetch_all(LATEST, args![agent, since]).await?;
@@ -219,11 +249,14 @@ impl View {
         }
         for miner in &mut miners {
             miner.held = held.contains(&miner.id);
+            if let Some(ready) = ready_now.remove(&(miner.agent, miner.id)) {
+                miner.readiness = Some(ready);
+            }
             if let Some((latest, skew)) = latest.get(&(miner.agent, miner.id)) {
                 miner.read(latest, *skew);
             }
         }
-        Ok(Self { site, agents, miners, inventory, received, whole })
+        Ok(Self { site, agents, miners, inventory, received, told, whole })
     }
 }
 
@@ -242,6 +275,7 @@ impl Miner {
         Self {
             inventory: Arc::new(inventory),
             held: false,
+            readiness: None,
             at: None,
             answered_at: None,
             poll: None,
@@ -283,6 +317,9 @@ fn poll(name: &str) -> Option<PollV1> {
         "not_understood" => PollV1::NotUnderstood,
         "other_device" => PollV1::OtherDevice,
         "backed_off" => PollV1::BackedOff,
+        "reset" => PollV1::Reset,
+        "sign_in_refused" => PollV1::SignInRefused,
+        "busy" => PollV1::Busy,
         _ => return None,
     })
 }
@@ -309,7 +346,9 @@ mod tests {
     fn names_are_those_that_ingest_stores() {
         use ModeV1::*;
         use PollV1::*;
-        for p in [Answered, Refused, TimedOut, NotUnderstood, OtherDevice, BackedOff] {
+        for p in
+            [Answered, Refused, TimedOut, NotUnderstood, OtherDevice, BackedOff, Reset, SignInRefused, Busy]
+        {
             assert_eq!(poll(&name(p)), Some(p));
         }
         for m in [Normal, Sleep, LowPower, HighEfficiency, HighPower, Starting, Failed] {

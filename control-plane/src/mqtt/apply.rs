@@ -11,6 +11,7 @@ use super::wire::{Event, EventBatch};
 use crate::args;
 use crate::curtailment::service;
 use crate::error::Result;
+use crate::fleet::readiness;
 use crate::store::Tx;
 use crate::telemetry::latest::name;
 use hashinsight_protocol::clock::MomentV1;
@@ -102,6 +103,7 @@ pub async fn apply(tx: &mut Tx, origin: &Origin, event: &Event, effects: &mut Ef
         // What is missing was counted beside the readings before this transaction.
         EventV1::Gap(gap) => list(tx, origin, at, "gap", gap).await,
         EventV1::Refused(refused) => list(tx, origin, at, "part_refused", refused).await,
+        EventV1::Readiness(told) => readiness::store(tx, origin, at, told).await,
         EventV1::Alarm(alarm) => list(tx, origin, at, "alarm", alarm).await,
     }
 }
@@ -129,9 +131,9 @@ fn whole_watts(watts: Watts) -> i64 {
 
 const MINER: &str = "insert into miners (id, agent_id, site_id, firmware, model, version, serial, mac, weak_identity,
          rack, position, customer, can_sleep, can_limit, standby_w, nameplate_w, nameplate_hs, restart_ms,
-         out_of_service, protected, seen_at, gone_at, epoch, place)
+         out_of_service, protected, seen_at, gone_at, epoch, place, can_reboot, can_locate, can_set_pools)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, null,
-         $22, $23)
+         $22, $23, $24, $25, $26)
      on conflict (id) do update set agent_id = excluded.agent_id, firmware = excluded.firmware,
          model = excluded.model, version = excluded.version, serial = excluded.serial, mac = excluded.mac,
          weak_identity = excluded.weak_identity, rack = excluded.rack, position = excluded.position,
@@ -139,7 +141,8 @@ const MINER: &str = "insert into miners (id, agent_id, site_id, firmware, model,
          standby_w = excluded.standby_w, nameplate_w = excluded.nameplate_w, nameplate_hs = excluded.nameplate_hs,
          restart_ms = excluded.restart_ms, out_of_service = excluded.out_of_service,
          protected = excluded.protected, seen_at = excluded.seen_at, gone_at = null, epoch = excluded.epoch,
-         place = excluded.place
+         place = excluded.place, can_reboot = excluded.can_reboot, can_locate = excluded.can_locate,
+         can_set_pools = excluded.can_set_pools
      where miners.site_id = excluded.site_id
        and (miners.agent_id = excluded.agent_id
             and (miners.epoch = excluded.epoch and excluded.place > miners.place
@@ -176,6 +179,9 @@ async fn miner_seen(tx: &mut Tx, origin: &Origin, at: MomentV1, miner: &MinerSee
                 at.wall,
                 origin.epoch,
                 origin.place,
+                miner.capabilities.reboot,
+                miner.capabilities.locate,
+                miner.capabilities.set_pools,
             ],
         )
         .await?;

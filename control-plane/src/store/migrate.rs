@@ -11,8 +11,10 @@ pub const BUSINESS_FILE: &str = "hashinsight.db";
 /// Readings: large, and sent again by agents when lost.
 pub const TELEMETRY_FILE: &str = "telemetry.db";
 
-const BUSINESS: &[(i64, &str, &str)] =
-    &[(1, "initial", include_str!("../../migrations/business/sqlite/0001_initial.sql"))];
+const BUSINESS: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("../../migrations/business/sqlite/0001_initial.sql")),
+    (2, "readiness", include_str!("../../migrations/business/sqlite/0002_readiness.sql")),
+];
 const TELEMETRY: &[(i64, &str, &str)] =
     &[(1, "initial", include_str!("../../migrations/telemetry/sqlite/0001_initial.sql"))];
 

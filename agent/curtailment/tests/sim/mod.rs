@@ -325,6 +325,7 @@ impl World {
         let miner = |(at, device): (usize, &Device)| Miner {
             id: miner_id(at),
             can_sleep: true,
+            blocker: None,
             reading: self.readings[at].clone(),
             standby: Watts::new(STANDBY).unwrap(),
             locks: Locks {

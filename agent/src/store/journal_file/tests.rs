@@ -140,10 +140,14 @@ fn the_inventory_tells_what_is_new_changed_and_gone() {
     file.replace_miners(&[miner(1), miner(2)], at(1)).expect("stored");
     let moved = InventoryMiner { ip: IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9)), ..miner(2) };
     file.replace_miners(&[moved.clone(), miner(3)], at(2)).expect("stored");
-    let locked = InventoryMiner { out_of_service: true, ..moved };
-    file.put_miner(&locked, at(3)).expect("stored");
-    file.put_miner(&locked, at(4)).expect("stored");
-    file.put_miner(&miner(1), at(5)).expect("it has left");
+    let locked = InventoryMiner { out_of_service: true, ..moved.clone() };
+    let lock = [(moved.id, MinerEdit::OutOfService(true))];
+    assert_eq!(file.edit(&lock, at(3)).expect("stored"), 1);
+    assert_eq!(file.edit(&lock, at(4)).expect("stored"), 1);
+    assert_eq!(file.edit(&[(miner(1).id, MinerEdit::Protected(true))], at(5)).expect("it has left"), 0);
+    // What is learned meanwhile does not undo it.
+    file.learn(std::slice::from_ref(&moved), at(6)).expect("stored");
+    assert!(file.miners().expect("readable").contains(&locked));
     let told = events(&file, Stream::Events);
     let gone = |n| EventV1::MinerGone(MinerGoneV1 { miner: miner(n).id });
     let seen = |m: &InventoryMiner| EventV1::Miner(m.seen());

@@ -3,6 +3,7 @@
 use crate::App;
 use crate::error::{Error, Result};
 use crate::fleet::overview::{self, Overview};
+use crate::fleet::readiness::Readiness;
 use crate::fleet::status::Status;
 use crate::fleet::summary::Summary;
 use crate::fleet::table::{self, Query, Sort};
@@ -10,7 +11,7 @@ use crate::fleet::view::Miner;
 use crate::web::input::Params;
 use axum::Json;
 use axum::extract::{Path, State};
-use hashinsight_protocol::device::ModeV1;
+use hashinsight_protocol::device::{CapabilitiesV1, ModeV1};
 use hashinsight_protocol::ids::{AgentId, MinerId};
 use hashinsight_protocol::telemetry::PollV1;
 use hashinsight_protocol::units::{Celsius, DurationMs, Hashrate, JoulesPerTerahash, Millis, Watts};
@@ -64,6 +65,9 @@ struct MinerBody {
     weak_identity: bool,
     out_of_service: bool,
     protected: bool,
+    capabilities: CapabilitiesV1,
+    /// Whether it could be stopped and woken now; null while its agent has not said.
+    readiness: Option<Readiness>,
     /// A plan holds it.
     held: bool,
     poll: Option<PollV1>,
@@ -100,6 +104,14 @@ impl MinerBody {
             weak_identity: m.weak_identity,
             out_of_service: m.out_of_service,
             protected: m.protected,
+            capabilities: CapabilitiesV1 {
+                sleep: m.can_sleep,
+                power_limit: m.can_limit,
+                reboot: m.can_reboot,
+                locate: m.can_locate,
+                set_pools: m.can_set_pools,
+            },
+            readiness: m.readiness.as_deref().cloned(),
             held: m.held,
             poll: m.poll,
             polled_at: m.at,

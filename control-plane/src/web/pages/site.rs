@@ -3,6 +3,7 @@
 use crate::App;
 use crate::error::Result;
 use crate::fleet::chart::{self, Chart};
+use crate::fleet::readiness;
 use crate::fleet::sites::Site;
 use crate::fleet::status::{STALE, Status};
 use crate::fleet::summary::Summary;
@@ -16,6 +17,7 @@ use askama::Template;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use hashinsight_protocol::readiness::BlockerV1;
 use hashinsight_protocol::units::Millis;
 use serde::Deserialize;
 use std::fmt::Write as _;
@@ -43,6 +45,8 @@ struct Tiles {
     miners: String,
     answered: String,
     statuses: Vec<StatusCount>,
+    /// Miners that could be stopped now, and what that would save; `None` when nobody has said.
+    ready: Option<(String, Quantity)>,
     as_of: Option<i64>,
     age: String,
     is_old: bool,
@@ -63,6 +67,8 @@ struct AgentLine {
     version: String,
     online: bool,
     clock_is_uncertain: bool,
+    /// The key of the words for where its time comes from.
+    clock: Option<&'static str>,
     seen_at: Option<i64>,
     age: String,
 }
@@ -102,6 +108,8 @@ struct Row {
     firmware: String,
     /// Keys of words about the miner.
     marks: Vec<&'static str>,
+    /// The key of what stands against stopping it.
+    blocker: Option<&'static str>,
     hashrate: Option<Quantity>,
     power: Option<Quantity>,
     power_is_modelled: bool,
@@ -242,6 +250,8 @@ fn tiles(view: &View, summary: &Summary, address: &Address, t: Language, now: Mi
         miners: format::grouped(summary.miners as i64),
         answered: format::grouped(summary.answered as i64),
         statuses,
+        ready: (summary.readiness_unknown < summary.miners)
+            .then(|| (format::grouped(summary.ready as i64), format::power(summary.ready_w))),
         as_of: summary.as_of.map(|at| at.0),
         age: age.map_or_else(|| UNKNOWN.to_owned(), |age| format::age(t, age)),
         is_old: age.is_none_or(|age| age >= STALE),
@@ -254,6 +264,11 @@ fn agent_line(agent: &Agent, t: Language, now: Millis) -> AgentLine {
         version: agent.version.clone(),
         online: agent.is_online(),
         clock_is_uncertain: agent.clock_is_uncertain(),
+        clock: match agent.clock_state.as_deref() {
+            Some("synced") => Some("agent-clock-synced"),
+            Some("measured") => Some("agent-clock-measured"),
+            _ => None,
+        },
         seen_at: agent.seen_at.map(|at| at.0),
         age: agent.seen_at.map_or_else(|| UNKNOWN.to_owned(), |at| format::age(t, now.since(at))),
     }
@@ -302,6 +317,20 @@ fn column(sort: Sort, address: &Address) -> Column {
 }
 
 fn row(miner: &Miner, status: Status, t: Language, now: Millis) -> Row {
+    let ready = miner.readiness.as_deref();
+    // What the status or another mark says already is not said twice.
+    let blocker = ready.and_then(|ready| {
+        let is_told = |b: BlockerV1| {
+            matches!(
+                b,
+                BlockerV1::Unreachable
+                    | BlockerV1::WeakIdentity
+                    | BlockerV1::OutOfService
+                    | BlockerV1::Protected
+            )
+        };
+        ready.blockers.iter().copied().find(|b| !is_told(*b))
+    });
     let marks = [
         (miner.held, "mark-held"),
         (miner.out_of_service, "mark-out-of-service"),
@@ -320,6 +349,7 @@ fn row(miner: &Miner, status: Status, t: Language, now: Millis) -> Row {
             (None, None) => UNKNOWN.to_owned(),
         },
         marks: marks.into_iter().filter(|(is, _)| *is).map(|(_, key)| key).collect(),
+        blocker: blocker.map(readiness::key),
         hashrate: miner.hashrate.map(format::terahash),
         power: miner.power.map(format::watts),
         power_is_modelled: miner.power_is_modelled,

@@ -1,6 +1,7 @@
 //! Words and figures that the pages of curtailment share.
 
 use crate::curtailment::request::Goal;
+use crate::fleet::readiness;
 use crate::web::format::{Quantity, grouped};
 use crate::web::i18n::Language;
 use hashinsight_curtailment::SkipReason;
@@ -56,6 +57,7 @@ pub fn skipped(reason: &SkipReason) -> &'static str {
         SkipReason::OutOfService => "skip-out-of-service",
         SkipReason::Protected => "skip-protected",
         SkipReason::NoCapability => "skip-no-capability",
+        SkipReason::NotReady { blocker } => readiness::key(*blocker),
         SkipReason::WeakIdentity => "skip-weak-identity",
         SkipReason::NoReading => "skip-no-reading",
         SkipReason::StaleReading { .. } => "skip-stale-reading",
