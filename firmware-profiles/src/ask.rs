@@ -106,3 +106,25 @@ impl Ask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn posts_and_queries() {
+        let post = Ask::parse("POST /user/userpanel?post=4").unwrap();
+        assert_eq!(post.request.name, "user_userpanel");
+        assert_eq!(
+            Ask::parse("QUERY /api/graphql { Miner }").unwrap().send,
+            Send::GraphQl { path: "/api/graphql".to_owned(), query: "{ Miner }".to_owned() }
+        );
+        assert_eq!(
+            Ask::parse("QUERY { bos }").unwrap().send,
+            Send::GraphQl { path: "/graphql".to_owned(), query: "{ bos }".to_owned() }
+        );
+        assert!(Ask::parse("POST /a {\"b\": }").unwrap_err().contains("JSON"));
+        assert!(Ask::parse("POST a").unwrap_err().contains("begins with"));
+    }
+}

@@ -252,6 +252,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_method_and_a_header_of_a_family_s_own() {
+        let reply =
+            "HTTP/1.1 200 OK\r\nSet-Cookie: session_id=abc; Path=/; HttpOnly\r\nContent-Length: 0\r\n\r\n";
+        let (call, task) = serve(vec![reply]).await;
+        let request = WebRequest {
+            method: Some("PATCH"),
+            header: Some(("Token", "t1")),
+            ..WebRequest::post("/x", "application/json", b"{}", None)
+        };
+        let answer = answer(&call, &request).await.unwrap();
+        assert_eq!((answer.status, answer.cookies), (200, vec!["session_id=abc".to_owned()]));
+        let sent = task.await.unwrap().remove(0);
+        assert!(
+            sent.starts_with("PATCH /x HTTP/1.1\r\n") && sent.to_lowercase().contains("token: t1"),
+            "{sent}"
+        );
+    }
+
+    #[tokio::test]
     async fn wrong_credentials_are_tried_once() {
         let (call, task) = serve(vec![ASKS, ASKS]).await;
         let user = root();

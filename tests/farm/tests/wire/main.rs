@@ -5,3 +5,4 @@
 mod families;
 mod farm;
 mod site;
+mod web;
