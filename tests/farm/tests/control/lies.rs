@@ -166,3 +166,46 @@ async fn cold_water_is_not_woken_against() {
     let woken = b.wake(&who, &pre).await.unwrap();
     assert_eq!(woken.mode, FactV1::Yes, "{}", woken.detail);
 }
+
+#[tokio::test]
+async fn a_wake_that_is_ignored_is_said() {
+    for (firmware, model) in METERED {
+        let b = bench(firmware, model).await;
+        let who = b.identify().await;
+        let pre = b.pre(&who).await;
+        b.stop(&who, &pre).await.unwrap();
+        b.pass(300);
+        b.fault(FaultKind::Lie, None);
+        let lied = b.wake(&who, &pre).await.unwrap();
+        assert_eq!((lied.accepted, lied.mode), (FactV1::Yes, FactV1::No), "{firmware}: {}", lied.detail);
+        assert!(lied.detail.contains("accepted and ignored"), "{firmware}: {}", lied.detail);
+        assert_eq!(b.state().phase, "asleep");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_moved_is_put_back() {
+    for (firmware, model) in
+        [("braiins", "Antminer S19J Pro"), ("auradine", "AT1500"), ("proto", "Proto Rig")]
+    {
+        let b = bench(firmware, model).await;
+        let who = b.identify().await;
+        let before = b.state();
+        // What is to be kept is a limit of the site's own.
+        let own = Watts::new((before.power_w * 0.9).round()).unwrap();
+        b.change(&who, &Change::PowerLimit(own)).await.unwrap();
+        let pre = b.pre(&who).await;
+        let limit = b.state().limit_w;
+        b.fault(FaultKind::Moves, None);
+        b.stop(&who, &pre).await.unwrap();
+        b.farm.clear_faults();
+        b.pass(300);
+        assert_ne!(b.state().limit_w, limit, "{firmware}: it moved");
+        let woken = b.wake(&who, &pre).await.unwrap();
+        assert_eq!(woken.mode, FactV1::Yes, "{firmware}: {}", woken.detail);
+        assert!(woken.detail.contains("put back"), "{firmware}: {}", woken.detail);
+        b.pass(1_200);
+        assert_eq!(b.state().limit_w, limit, "{firmware}");
+        assert_eq!(b.running(&who, &pre).await, (FactV1::Yes, FactV1::Yes), "{firmware}");
+    }
+}
