@@ -35,6 +35,8 @@ pub struct Config {
     pub api_port: u16,
     /// Port of miners' web servers.
     pub web_port: u16,
+    /// Port of Whatsminers' API 3.
+    pub v3_port: u16,
     /// Whether miners that have changed address are looked for.
     pub follow: bool,
     /// Where they are looked for beside the networks that they were in.
@@ -95,6 +97,7 @@ impl Default for Config {
             deadline_ms: 5000,
             api_port: 4028,
             web_port: 80,
+            v3_port: hashinsight_firmware::V3_PORT,
             follow: true,
             networks: Vec::new(),
             profiles: None,
@@ -153,6 +156,7 @@ impl Config {
         within("deadline_ms", self.deadline_ms, 100, 60_000)?;
         within("api_port", self.api_port, 1, u16::MAX)?;
         within("web_port", self.web_port, 1, u16::MAX)?;
+        within("v3_port", self.v3_port, 1, u16::MAX)?;
         within("outbox_quota_mb", self.outbox_quota_mb, 1, 1024 * 1024)?;
         let port = |broker: &String| broker.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if self.broker.as_ref().is_some_and(|broker| port(broker).is_none()) {

@@ -134,6 +134,7 @@ pub async fn run(args: DiscoverArgs) -> Result<(), Failure> {
         ip: IpAddr::from([0, 0, 0, 0]),
         api_port: config.api_port,
         web_port: config.web_port,
+        v3_port: config.v3_port,
         credentials,
         heard: None,
     };

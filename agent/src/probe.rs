@@ -91,11 +91,10 @@ pub async fn run(args: ProbeArgs) -> Result<(), Failure> {
     };
     let password = args.password_file.as_deref().map(password).transpose()?;
     let device = Device {
-        ip: address.ip,
         api_port: address.api_port.unwrap_or(API_PORT),
         web_port: args.web_port,
         credentials: args.user.clone().zip(password).map(|(user, password)| Credentials { user, password }),
-        heard: None,
+        ..Device::at(address.ip)
     };
     let deadline = Duration::from_millis(u64::from(args.deadline_ms));
     let found = probe(&profiles, &device, deadline).await?;
@@ -396,7 +395,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     fn device(port: u16) -> Device {
-        Device { ip: [127, 0, 0, 1].into(), api_port: port, web_port: 1, credentials: None, heard: None }
+        Device { api_port: port, web_port: 1, ..Device::at([127, 0, 0, 1].into()) }
     }
 
     async fn error(port: u16, deadline_ms: u64) -> (String, Duration) {

@@ -100,8 +100,10 @@ async fn by_itself(config: &Config, journal: &Journal) -> Result<Report, Failure
     };
     let clock = Clock::system()?;
     let credentials = credentials_or_builtin(&config.data_dir);
-    let contacts =
-        Arc::new(Contacts::new(clock.clone(), profiles, credentials, config.api_port, config.web_port));
+    let contacts = Arc::new(
+        Contacts::new(clock.clone(), profiles, credentials, config.api_port, config.web_port)
+            .on_v3_port(config.v3_port),
+    );
     let live = Live::default();
     live.set_inventory(journal.miners().await?);
     let concurrency = usize::try_from(config.concurrency).unwrap_or(usize::MAX).max(1);

@@ -70,7 +70,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     let stop = CancellationToken::new();
     let watched = watch::Sender::new(None);
-    let contacts = Contacts::new(clock.clone(), profiles, credentials, config.api_port, config.web_port);
+    let contacts = Contacts::new(clock.clone(), profiles, credentials, config.api_port, config.web_port)
+        .on_v3_port(config.v3_port);
     let field = Arc::new(Field::new(contacts, outbox.clone(), journal.clone(), Settings::of(&config)));
     let poller = Poller::new(field.clone(), watched.subscribe());
     let (executor, answers) = Executor::new(field.clone(), config.policy(seed(agent.as_bytes()))).await?;

@@ -31,6 +31,17 @@ impl Change {
             Self::PowerLimit(_) => "limited in power",
         }
     }
+
+    /// What a device said, without the pools' passwords that it may have repeated. One of three
+    /// characters or less is none ("x", "123").
+    pub(crate) fn without_secrets(&self, mut words: String) -> String {
+        if let Self::Pools(pools) = self {
+            for secret in pools.iter().map(|pool| pool.password.reveal()).filter(|text| text.len() > 3) {
+                words = words.replace(secret, "***");
+            }
+        }
+        words
+    }
 }
 
 /// One pool to be set.
@@ -71,12 +82,15 @@ pub fn judge_change(change: &Change, before: &Reading, after: &Reading) -> (Fact
         }
         Change::PowerLimit(wanted) => {
             let near = |watts: Watts| watts.get() <= wanted.get() * (1.0 + LIMIT_TOLERANCE);
-            let set = after.limit.map_or(FactV1::Unknown, |limit| {
-                fact((limit.get() - wanted.get()).abs() <= wanted.get() * LIMIT_TOLERANCE)
-            });
+            let set = after.limit.map_or(FactV1::Unknown, |limit| fact(has_limit(limit, *wanted)));
             (set, after.power.map_or(FactV1::Unknown, |power| fact(near(power))))
         }
     }
+}
+
+/// Whether a device's limit is the wanted one.
+pub(crate) fn has_limit(limit: Watts, wanted: Watts) -> bool {
+    (limit.get() - wanted.get()).abs() <= wanted.get() * LIMIT_TOLERANCE
 }
 
 fn fact(holds: bool) -> FactV1 {

@@ -2,6 +2,7 @@
 
 use crate::Identified;
 use crate::extract::{Entry, Finds, Found};
+use crate::faults;
 use crate::models::Models;
 use crate::profile::Profile;
 use crate::profiles::Profiles;
@@ -179,6 +180,7 @@ fn assemble(
     if profile.shares_of_pool_in_use {
         share_out(&mut reading);
     }
+    faults::explain(&profile.firmware, &mut reading.errors);
     if reading.hashrate.is_none() {
         reading.hashrate = board_sum(&reading.boards);
     }

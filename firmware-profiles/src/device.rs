@@ -10,6 +10,9 @@ use thiserror::Error;
 /// The CGMiner API's port.
 pub const API_PORT: u16 = 4028;
 
+/// The port of Whatsminer's API 3.
+pub const V3_PORT: u16 = 4433;
+
 /// Where a device is reached.
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -18,6 +21,8 @@ pub struct Device {
     pub api_port: u16,
     /// The web interface.
     pub web_port: u16,
+    /// Whatsminer's API 3.
+    pub v3_port: u16,
     /// Sign-in; each family's factory default is tried where none is given.
     pub credentials: Option<Credentials>,
     /// Who is told of readings that were taken on the way to something else.
@@ -44,7 +49,7 @@ impl fmt::Debug for Heard {
 impl Device {
     /// A device on its usual ports.
     pub fn at(ip: IpAddr) -> Self {
-        Self { ip, api_port: API_PORT, web_port: 80, credentials: None, heard: None }
+        Self { ip, api_port: API_PORT, web_port: 80, v3_port: V3_PORT, credentials: None, heard: None }
     }
 
     /// Passes on a reading; one without a rate is only a look at settings.
@@ -131,6 +136,10 @@ pub enum DeviceError {
     AuthRefused { address: String, login: String },
     #[error("{address} does not allow writes: {words}")]
     WriteNotAllowed { address: String, words: String },
+    #[error("{address} is busy: {words}")]
+    Busy { address: String, words: String },
+    #[error("{address} cannot take these pools: {words}; nothing was sent")]
+    BadPools { address: String, words: String },
     #[error("{address} answered {status} to {request}")]
     HttpStatus { address: String, status: u16, request: String },
     #[error("{address} refused \"{request}\": {words}")]

@@ -27,6 +27,7 @@ pub mod decode;
 mod device;
 mod drivers;
 pub mod extract;
+mod faults;
 mod http;
 pub mod json;
 mod judge;
@@ -51,13 +52,13 @@ pub use access::Access;
 pub use capture::{Capture, CaptureError};
 pub use change::{Change, PoolSetting, judge_change};
 pub use decode::{Decoded, decode};
-pub use device::{API_PORT, Credentials, Device, DeviceError, Heard, Limits, Secret};
+pub use device::{API_PORT, Credentials, Device, DeviceError, Heard, Limits, Secret, V3_PORT};
 pub use judge::{judge_running, judge_stopped};
 pub use listen::{Ear, Exchange};
 pub use mask::mask;
 pub use models::{Models, Nameplate};
 pub use profile::{Evidence, Guards, ProfileError, Times};
-pub use profiles::Profiles;
+pub use profiles::{LearnedShape, Profiles};
 pub use reading::{Board, DeviceFault, Pool, Reading};
 pub use request::{Request, Transport};
 
@@ -102,6 +103,18 @@ impl WriteOutcome {
     fn needless(detail: &str) -> Self {
         Self { accepted: FactV1::NotApplicable, mode: FactV1::Yes, shape: None, detail: detail.to_owned() }
     }
+
+    fn refused(what: &str, words: &str) -> Self {
+        let detail = format!("{what} was refused: {words}");
+        Self { accepted: FactV1::No, mode: FactV1::No, shape: None, detail }
+    }
+
+    /// Adds a further write that belongs to the same wish.
+    fn add(&mut self, accepted: FactV1, is_set: bool, detail: &str) {
+        self.accepted = accepted;
+        self.mode = if is_set { FactV1::Yes } else { FactV1::No };
+        self.detail = format!("{}; {detail}", self.detail);
+    }
 }
 
 /// Finds out what a device is.
@@ -111,6 +124,17 @@ pub async fn identify(
     limits: &Limits,
 ) -> Result<Identified, DeviceError> {
     Box::pin(drivers::identify(profiles, device, limits)).await
+}
+
+/// As [`identify`], of a device that was identified before: as long as it is the same firmware in the
+/// same version, it is only asked who it is, and what is known of its API is taken over.
+pub async fn identify_again(
+    profiles: &Profiles,
+    device: &Device,
+    known: &Identified,
+    limits: &Limits,
+) -> Result<Identified, DeviceError> {
+    Box::pin(drivers::identify_again(profiles, device, known, limits)).await
 }
 
 /// Takes one reading over as few connections as the family allows.

@@ -99,6 +99,8 @@ struct ReadFile {
     #[serde(default)]
     state: Vec<Spanned<String>>,
     #[serde(default)]
+    light: Vec<Spanned<String>>,
+    #[serde(default)]
     join: Join,
 }
 
@@ -255,6 +257,8 @@ pub struct Profile {
     pub requests: Vec<Ask>,
     pub without_hashrate: Vec<Ask>,
     pub state: Vec<Ask>,
+    /// What says whether the locating light is on.
+    pub light: Vec<Ask>,
     pub join: Join,
     pub extractor: Extractor,
     /// Blocks whose list entries add to those of others.
@@ -454,8 +458,9 @@ impl Profile {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let web = Web::new(parsed.web).map_err(|reason| error(place("[web"), reason))?;
-        if capabilities.sleep && parsed.control.is_none() {
-            return Err(error(place("[capabilities]"), "sleep needs a [control]".to_owned()));
+        if let Some(claim) = unfounded(capabilities, parsed.control.as_ref()) {
+            let reason = format!("\"{claim}\" is claimed, but [control] has no way to do it");
+            return Err(error(place("[capabilities]"), reason));
         }
         Ok(Self {
             probe: asks(&parsed.read.probe)?,
@@ -463,6 +468,7 @@ impl Profile {
             requests: asks(&parsed.read.requests)?,
             without_hashrate: asks(&parsed.read.without_hashrate)?,
             state: asks(&parsed.read.state)?,
+            light: asks(&parsed.read.light)?,
             join: parsed.read.join,
             clauses: clauses(parsed.recognise, "[[recognise]]")?,
             excludes: clauses(parsed.not, "[[not]]")?,
@@ -502,6 +508,19 @@ impl Profile {
     }
 }
 
+/// A capability that is claimed and that the profile has no way to do.
+fn unfounded(claimed: CapabilitiesV1, control: Option<&ControlFile>) -> Option<&'static str> {
+    let able = control.map(ControlFile::abilities).unwrap_or_default();
+    let pairs = [
+        ("sleep", claimed.sleep, able.sleep),
+        ("power_limit", claimed.power_limit, able.power_limit),
+        ("reboot", claimed.reboot, able.reboot),
+        ("locate", claimed.locate, able.locate),
+        ("set_pools", claimed.set_pools, able.set_pools),
+    ];
+    pairs.into_iter().find(|(_, claimed, able)| *claimed && !able).map(|(name, ..)| name)
+}
+
 /// The name of a file without its folder.
 pub fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
@@ -537,6 +556,20 @@ mod tests {
             "no target",
         );
         check("[capabilities]\nsleep = true\n", 3, "[control]");
+        let fields = |line: &str| format!("[[from]]\nreplies = [\"*\"]\nfields = \"\"\"\n{line}\n\"\"\"\n");
+        check(&fields("A/B -> power V"), 6, "neither a unit");
+        check(&fields("A/B -> power"), 6, "needs a unit");
+        check(&fields("A//B -> temp"), 6, "is empty");
+        check(&fields("A/B temp"), 6, "path -> target");
+        check("[guards]\nchip_spread = 5\n", 4, "chip_spread");
+        check("[guards]\nmin_off_s = -1\n", 4, "-1");
+        check("[times]\nsettle_s = \"ten\"\n", 4, "ten");
+        check("[times]\nsettle = 1\n", 4, "settle");
+        check("[credentials]\nuser = \"a\"\nsecret = \"b\"\n", 5, "secret");
+        check("[evidence]\nstandby_w = \"low\"\n", 4, "low");
+        let control = "[control]\ndriver = \"cgminer-command\"\nstop = \"a\"\nwake = \"b\"\n";
+        check(&format!("{control}halt = \"c\"\n"), 3, "halt");
+        check(&format!("{control}[capabilities]\nsleep = true\nreboot = true\n"), 7, "\"reboot\" is claimed");
         check("fields_of = \"nothing\"\n", 3, "no profile");
         check("[control]\ndriver = \"magic\"\n", 4, "magic");
         assert!(error("firmware = \"A B\"\ntitle = \"X\"\n").contains("line 1"));

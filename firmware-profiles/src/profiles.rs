@@ -3,10 +3,12 @@
 use crate::models::Models;
 use crate::profile::{Profile, ProfileError, file_name};
 use crate::whatsminer::Token;
+use hashinsight_protocol::units::Millis;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
+use tokio::time::Instant;
 
 /// The profiles compiled in.
 const BUILTIN: &[(&str, &str)] = &[
@@ -59,12 +61,31 @@ fn builtin_text(firmware: &str) -> Option<&'static str> {
 /// question each.
 const MAX_REMEMBERED: usize = 50_000;
 
+/// A write shape that worked on a model and version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LearnedShape {
+    pub model: String,
+    pub version: String,
+    pub shape: String,
+}
+
+/// Who a device said it is: firmware, serial number and MAC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub firmware: String,
+    pub serial: Option<String>,
+    pub mac: Option<String>,
+}
+
 /// All profiles known: compiled in, plus a site's folder of overrides.
 #[derive(Debug)]
 pub struct Profiles {
     profiles: Vec<Profile>,
     models: Models,
     tokens: Mutex<HashMap<SocketAddr, Token>>,
+    /// Until when a device is not asked for a token, because it has none left.
+    paused: Mutex<HashMap<SocketAddr, Millis>>,
+    seen: Mutex<HashMap<SocketAddr, (Instant, Seen)>>,
     shapes: Mutex<HashMap<(String, String), String>>,
 }
 
@@ -83,7 +104,14 @@ impl Profiles {
             .collect();
         let models =
             Models::load("models.toml", MODELS).expect("the models compiled in are checked by a test");
-        Self { profiles, models, tokens: Mutex::default(), shapes: Mutex::default() }
+        Self {
+            profiles,
+            models,
+            tokens: Mutex::default(),
+            paused: Mutex::default(),
+            seen: Mutex::default(),
+            shapes: Mutex::default(),
+        }
     }
 
     /// The profiles compiled in, with each `*.toml` of a folder in place of its namesake or beside
@@ -137,6 +165,56 @@ impl Profiles {
     /// The shape that worked on a model and version.
     pub fn learned_shape(&self, model: &str, version: &str) -> Option<String> {
         self.shapes.lock().ok()?.get(&(model.to_owned(), version.to_owned())).cloned()
+    }
+
+    /// All shapes that have worked, to be kept over a restart.
+    pub fn learned_shapes(&self) -> Vec<LearnedShape> {
+        let Ok(shapes) = self.shapes.lock() else { return Vec::new() };
+        let mut all: Vec<LearnedShape> = shapes
+            .iter()
+            .map(|((model, version), shape)| LearnedShape {
+                model: model.clone(),
+                version: version.clone(),
+                shape: shape.clone(),
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// Takes what [`Self::learned_shapes`] gave before.
+    pub fn learn_shapes(&self, all: impl IntoIterator<Item = LearnedShape>) {
+        for known in all {
+            self.learn_shape(&known.model, &known.version, &known.shape);
+        }
+    }
+
+    /// Remembers that a device has just said who it is.
+    pub(crate) fn saw(&self, address: SocketAddr, at: Instant, who: Seen) {
+        if let Ok(mut seen) = self.seen.lock() {
+            if seen.len() >= MAX_REMEMBERED {
+                seen.clear();
+            }
+            seen.insert(address, (at, who));
+        }
+    }
+
+    /// Who answered at an address, and when.
+    pub(crate) fn last_seen(&self, address: SocketAddr) -> Option<(Instant, Seen)> {
+        self.seen.lock().ok()?.get(&address).cloned()
+    }
+
+    pub(crate) fn tokens_paused(&self, address: SocketAddr, now: Millis) -> bool {
+        self.paused.lock().is_ok_and(|paused| paused.get(&address).is_some_and(|until| *until > now))
+    }
+
+    pub(crate) fn pause_tokens(&self, address: SocketAddr, until: Millis) {
+        if let Ok(mut paused) = self.paused.lock() {
+            if paused.len() >= MAX_REMEMBERED {
+                paused.clear();
+            }
+            paused.entry(address).and_modify(|at| *at = (*at).max(until)).or_insert(until);
+        }
     }
 
     pub(crate) fn token(&self, address: SocketAddr) -> Option<Token> {

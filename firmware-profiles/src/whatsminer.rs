@@ -14,12 +14,18 @@ use aes::Aes256;
 use aes::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hashinsight_protocol::device::FactV1;
 use hashinsight_protocol::units::{DurationMs, Millis};
 use serde_json::{Value, json};
 
 /// A token lives 30 minutes; it is used for a little less.
 const TOKEN_LIFE: DurationMs = DurationMs::from_minutes(25);
-const TOKEN_RUN_OUT: i64 = 135;
+/// Codes of a reply to a command: the token is not known or has run out, the command could not be
+/// read under the token's key, all tokens are given out, writes are not allowed.
+const TOKEN_ERROR: i64 = 135;
+const UNREADABLE: i64 = 23;
+const TOO_MANY_TOKENS: i64 = 136;
+const DENIED: i64 = 45;
 
 /// What a device gave us to sign commands with.
 #[derive(Clone)]
@@ -48,36 +54,45 @@ impl Token {
     }
 
     fn encrypt(&self, plain: &str) -> String {
-        let cipher = Aes256::new(&Array::from(self.key));
-        let mut bytes = plain.as_bytes().to_vec();
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
-        let mut out = Vec::with_capacity(bytes.len());
-        for chunk in bytes.chunks_exact(16) {
-            let mut block = [0; 16];
-            block.copy_from_slice(chunk);
-            let mut block = Array::from(block);
-            cipher.encrypt_block(&mut block);
-            out.extend_from_slice(&block);
-        }
-        STANDARD.encode(out)
+        encrypt(self.key, plain)
     }
 
     fn decrypt(&self, text: &str) -> Option<String> {
-        let cipher = Aes256::new(&Array::from(self.key));
-        let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-        let bytes = STANDARD.decode(compact).ok()?;
-        let mut out = Vec::with_capacity(bytes.len());
-        for chunk in bytes.chunks_exact(16) {
-            let mut block = [0; 16];
-            block.copy_from_slice(chunk);
-            let mut block = Array::from(block);
-            cipher.decrypt_block(&mut block);
-            out.extend_from_slice(&block);
-        }
-        let end = out.iter().position(|byte| *byte == 0).unwrap_or(out.len());
-        out.truncate(end);
-        String::from_utf8(out).ok()
+        decrypt(self.key, text)
     }
+}
+
+/// AES-256-ECB with zeros up to a whole block, in base64.
+pub fn encrypt(key: [u8; 32], plain: &str) -> String {
+    let cipher = Aes256::new(&Array::from(key));
+    let mut bytes = plain.as_bytes().to_vec();
+    bytes.resize(bytes.len().next_multiple_of(16), 0);
+    let mut out = Vec::with_capacity(bytes.len());
+    for chunk in bytes.chunks_exact(16) {
+        let mut block = [0; 16];
+        block.copy_from_slice(chunk);
+        let mut block = Array::from(block);
+        cipher.encrypt_block(&mut block);
+        out.extend_from_slice(&block);
+    }
+    STANDARD.encode(out)
+}
+
+fn decrypt(key: [u8; 32], text: &str) -> Option<String> {
+    let cipher = Aes256::new(&Array::from(key));
+    let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let bytes = STANDARD.decode(compact).ok()?;
+    let mut out = Vec::with_capacity(bytes.len());
+    for chunk in bytes.chunks_exact(16) {
+        let mut block = [0; 16];
+        block.copy_from_slice(chunk);
+        let mut block = Array::from(block);
+        cipher.decrypt_block(&mut block);
+        out.extend_from_slice(&block);
+    }
+    let end = out.iter().position(|byte| *byte == 0).unwrap_or(out.len());
+    out.truncate(end);
+    String::from_utf8(out).ok()
 }
 
 /// Sends one privileged command. A token that has run out is replaced once.
@@ -87,10 +102,10 @@ pub async fn command(
     more: &[(&str, Value)],
 ) -> Result<Status, DeviceError> {
     let address = context.api().address;
-    for fresh in [false, true] {
-        let kept = context.profiles.token(address).filter(|token| token.until > context.now && !fresh);
+    let mut kept = context.profiles.token(address).filter(|token| token.until > context.now);
+    loop {
         let renewed = kept.is_none();
-        let token = match kept {
+        let token = match kept.take() {
             Some(token) => token,
             None => {
                 let token = get_token(context).await?;
@@ -112,23 +127,56 @@ pub async fn command(
             },
             None => Status::of(&reply),
         };
-        if status.code == Some(TOKEN_RUN_OUT) && !renewed {
-            context.profiles.keep_token(address, None);
-            continue;
-        }
-        if !status.is_accepted() {
-            // It may be the token; the next command asks for a new one.
-            context.profiles.keep_token(address, None);
-        }
-        return Ok(status);
+        let name = || context.api().name();
+        return match status.code {
+            Some(TOKEN_ERROR | UNREADABLE) => {
+                context.profiles.keep_token(address, None);
+                if !renewed {
+                    // It ran out, or the device has restarted and knows none of its tokens.
+                    continue;
+                }
+                // A new token that is not taken was signed with the wrong password.
+                Err(context.refused_login(name()))
+            }
+            Some(TOO_MANY_TOKENS) => Err(too_many(context)),
+            Some(DENIED) => Err(not_allowed(name(), &status)),
+            _ => Ok(status),
+        };
     }
-    Ok(Status::unclear("the device takes no token"))
+}
+
+/// After code 136 the device is not asked for this long.
+const TOKEN_PAUSE: DurationMs = DurationMs::from_minutes(1);
+
+fn too_many(context: &Context<'_>) -> DeviceError {
+    let address = context.api();
+    context.profiles.pause_tokens(address.address, context.now.plus(TOKEN_PAUSE));
+    let words = "it has given out all its write tokens to this computer (code 136); they run out within 30 minutes, \
+                 and another program here may be taking them";
+    DeviceError::Busy { address: address.name(), words: words.to_owned() }
+}
+
+fn not_allowed(address: String, status: &Status) -> DeviceError {
+    let hint = "writes must be switched on with WhatsMinerTool, after the default password was changed";
+    DeviceError::WriteNotAllowed { address, words: format!("{} ({hint})", status.words()) }
 }
 
 async fn get_token(context: &Context<'_>) -> Result<Token, DeviceError> {
     let call = context.api();
+    if context.profiles.tokens_paused(call.address, context.now) {
+        return Err(too_many(context));
+    }
     let reply = tcp::ask(&call, br#"{"cmd":"get_token"}"#).await?;
-    let value = crate::recognise::reply_value(&reply).unwrap_or(Value::Null);
+    let status = Status::of(&reply);
+    match status.code {
+        Some(TOO_MANY_TOKENS) => return Err(too_many(context)),
+        _ if status.fact() == FactV1::No => return Err(not_allowed(call.name(), &status)),
+        _ => {}
+    }
+    let garbage = || DeviceError::Garbage { address: call.name(), found: "half a token".to_owned() };
+    // A salt that was cut would make a token that is never taken.
+    let (value, _) =
+        crate::json::parse(&reply).filter(|(_, repairs)| repairs.is_empty()).ok_or_else(garbage)?;
     let text = |key: &str| {
         value.get("Msg").and_then(|m| m.get(key)).and_then(|v| match v {
             Value::String(text) => Some(text.clone()),
@@ -140,15 +188,7 @@ async fn get_token(context: &Context<'_>) -> Result<Token, DeviceError> {
         (Some(time), Some(salt), Some(newsalt)) => {
             Ok(Token::derive(context.password("admin"), &time, &salt, &newsalt, context.now))
         }
-        _ => {
-            let status = Status::of(&reply);
-            let hint =
-                "writes must be switched on with WhatsMinerTool, after the default password was changed";
-            Err(DeviceError::WriteNotAllowed {
-                address: call.name(),
-                words: format!("{} ({hint})", status.words()),
-            })
-        }
+        _ => Err(garbage()),
     }
 }
 

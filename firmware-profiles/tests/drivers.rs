@@ -109,7 +109,7 @@ fn is_whole(text: &str) -> bool {
 
 fn device(api_port: u16, web_port: u16) -> Device {
     let credentials = Some(Credentials { user: "root".to_owned(), password: Secret::new("root") });
-    Device { ip: Ipv4Addr::LOCALHOST.into(), api_port, web_port, credentials, heard: None }
+    Device { api_port, web_port, credentials, ..Device::at(Ipv4Addr::LOCALHOST.into()) }
 }
 
 /// Which writes a simulated Antminer honours.
@@ -477,4 +477,36 @@ async fn a_generic_device_is_read_and_says_that_it_cannot_be_stopped() {
     };
     let error = stop(&profiles, &device, &who, &pre, &LIMITS, Millis(0)).await.unwrap_err();
     assert!(matches!(error, DeviceError::Unsupported { .. }), "{error}");
+}
+
+/// The agent runs each write as a task of its own.
+#[test]
+fn every_call_may_move_between_threads() {
+    fn movable<T: Send>(_: &T) {}
+    let (profiles, device) = (Profiles::builtin(), device(1, 1));
+    let who = Identified {
+        firmware: "antminer-stock".to_owned(),
+        model: None,
+        version: None,
+        serial: None,
+        mac: None,
+        capabilities: Default::default(),
+        standby: None,
+        nameplate: None,
+        joins: false,
+    };
+    let pre = hashinsight_protocol::device::PreStateV1 {
+        mode: ModeV1::Normal,
+        vendor_mode: None,
+        limit: None,
+        profile: None,
+        config_hash: None,
+    };
+    let reboot = hashinsight_firmware::Change::Reboot;
+    movable(&identify(&profiles, &device, &LIMITS));
+    movable(&read(&profiles, &device, &who, &LIMITS));
+    movable(&pre_state(&profiles, &device, &who, &LIMITS));
+    movable(&stop(&profiles, &device, &who, &pre, &LIMITS, Millis(0)));
+    movable(&wake(&profiles, &device, &who, &pre, &LIMITS, Millis(0)));
+    movable(&hashinsight_firmware::change(&profiles, &device, &who, &reboot, &LIMITS, Millis(0)));
 }

@@ -160,7 +160,10 @@ fn error_codes_in_their_several_forms() {
         r#"{"code":0,"desc":"get.device.info","msg":{"miner":{"type":"M60S_VK40","working":"true"},"error-code":[{"541":"Slot 1","reason":"hashboard"}]}}"#,
     )]);
     assert_eq!(firmware, "whatsminer-v3");
-    assert_eq!((v3.errors[0].code.as_str(), v3.errors[0].text.as_deref()), ("541", Some("hashboard")));
+    // The device's own word first, then ours.
+    let words = v3.errors[0].text.as_deref().unwrap();
+    assert!(v3.errors[0].code == "541" && words.starts_with("hashboard (slot 1: "), "{words}");
+    assert!(v2.errors[1].text.as_deref().unwrap().starts_with("intake fan"));
     assert_eq!(v3.is_mining, Some(true));
 }
 

@@ -74,6 +74,7 @@ pub struct Contacts {
     credentials: RwLock<Arc<CredentialStore>>,
     api_port: u16,
     web_port: u16,
+    v3_port: u16,
 }
 
 impl Contacts {
@@ -85,12 +86,24 @@ impl Contacts {
         web_port: u16,
     ) -> Self {
         let profiles = Arc::new(profiles);
-        Self { clock, profiles, credentials: RwLock::new(Arc::new(credentials)), api_port, web_port }
+        let credentials = RwLock::new(Arc::new(credentials));
+        Self { clock, profiles, credentials, api_port, web_port, v3_port: firmware::V3_PORT }
+    }
+
+    /// Whatsminers' API 3 on another port than the usual one.
+    pub fn on_v3_port(mut self, port: u16) -> Self {
+        self.v3_port = port;
+        self
     }
 
     /// Port of devices' CGMiner API, unless the inventory names another.
     pub fn api_port(&self) -> u16 {
         self.api_port
+    }
+
+    /// Port of Whatsminers' API 3.
+    pub fn v3_port(&self) -> u16 {
+        self.v3_port
     }
 
     /// Port of devices' web servers.
@@ -112,6 +125,7 @@ impl Contacts {
             ip: state.miner.ip,
             api_port: state.miner.api_port.unwrap_or(self.api_port),
             web_port: self.web_port,
+            v3_port: self.v3_port,
             credentials: name.and_then(|name| self.credentials().get(name).cloned()),
             heard: Some(aside.ear(&self.clock)),
         }
@@ -175,7 +189,7 @@ impl Contacts {
         }
         let device = self.device(&entry.state(), aside);
         let limits = Limits { deadline, max_reply: MAX_REPLY };
-        let identified = match firmware::identify(&self.profiles, &device, &limits).await {
+        let identified = match self.who(entry, &device, &limits).await {
             Ok(identified) => identified,
             Err(error) => return (failed(format!("not sent: {error}"), false), news),
         };
@@ -230,6 +244,18 @@ impl Contacts {
         }
         let detail = bounded_text(&outcome.detail);
         (Observation::Written { miner, wake, accepted: outcome.accepted, mode: outcome.mode, detail }, news)
+    }
+
+    /// Who answers: a device that was recognised before is only asked who it is.
+    async fn who(&self, entry: &Entry, device: &Device, limits: &Limits) -> Result<Identified, DeviceError> {
+        let known = {
+            let state = entry.state();
+            state.identified.clone().filter(|_| !state.suspect)
+        };
+        match known {
+            Some(known) => firmware::identify_again(&self.profiles, device, &known, limits).await,
+            None => firmware::identify(&self.profiles, device, limits).await,
+        }
     }
 
     /// Compares what a device says of itself with what is known of the miner.
@@ -351,7 +377,7 @@ impl Visit<'_> {
         };
         let mut unprepared = None;
         if is_due {
-            match firmware::identify(profiles, &device, &self.limits()).await {
+            match self.contacts.who(self.entry, &device, &self.limits()).await {
                 Ok(identified) => match self.contacts.recognise(self.entry, identified, &mut self.news) {
                     Ok(()) => {}
                     Err(stranger) if stranger.is_other => {

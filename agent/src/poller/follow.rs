@@ -199,6 +199,7 @@ async fn search(field: &Field, networks: &[Range], lost: &[Lost], stop: &Cancell
             ip: IpAddr::from([0, 0, 0, 0]),
             api_port: field.contacts.api_port(),
             web_port: field.contacts.web_port(),
+            v3_port: field.contacts.v3_port(),
             credentials: name.and_then(|name| store.get(&name).cloned()),
             heard: None,
         };

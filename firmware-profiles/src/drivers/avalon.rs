@@ -2,10 +2,12 @@
 //!
 //! `softoff,1:<unix>` answers status I, not S, and older models know only the bare word. The time
 //! is taken from the device's own `When`, because its clock may stand years off. Some models wake
-//! by a restart alone.
+//! by a restart alone. Pools (`setpool`) are under the web interface's sign-in and count from the
+//! next boot on, so the device is rebooted for them.
 
 use super::{Context, Status, mode_fact, reply_fact};
 use crate::WriteOutcome;
+use crate::change::{Change, PoolSetting, judge_change};
 use crate::control::AvalonAscset;
 use crate::device::DeviceError;
 use hashinsight_protocol::device::{FactV1, ModeV1, PreStateV1};
@@ -34,15 +36,85 @@ pub(super) async fn wake(
     let seen = context.look().await.ok().and_then(|r| r.vendor_mode);
     if outcome.mode == FactV1::Yes && seen.is_some_and(|seen| seen != wanted) {
         let parameter = option.replace("{mode}", &wanted.to_string());
-        let call = context.write_call(context.device.api_port);
-        let reply = context.command(&call, "ascset", Some(&parameter)).await.map(|reply| Status::of(&reply));
-        let (fact, words) = reply_fact(reply)?;
+        let (fact, words) = send(context, "ascset", &parameter).await?;
         let seen = context.look_until(|r| r.vendor_mode == Some(wanted)).await.and_then(|r| r.vendor_mode);
-        outcome.accepted = fact;
-        outcome.mode = if seen == Some(wanted) { FactV1::Yes } else { FactV1::No };
-        outcome.detail = format!("{}; work mode {wanted}: {words}", outcome.detail);
+        outcome.add(fact, seen == Some(wanted), &format!("work mode {wanted}: {words}"));
     }
     Ok(outcome)
+}
+
+const MAX_POOLS: usize = 3;
+
+pub(super) async fn change(
+    context: &Context<'_>,
+    control: &AvalonAscset,
+    change: &Change,
+) -> Result<WriteOutcome, DeviceError> {
+    let (accepted, words) = match (change, &control.reboot, &control.locate, &control.set_pool) {
+        (Change::Reboot, Some(option), _, _) => send(context, "ascset", option).await?,
+        (Change::Locate { on }, _, Some(option), _) => {
+            send(context, "ascset", &option.replace("{on}", if *on { "1" } else { "0" })).await?
+        }
+        (Change::Pools(pools), Some(reboot), _, Some(option)) => {
+            return set_pools(context, change, pools, option, reboot).await;
+        }
+        _ => return Err(context.unsupported(change.wish())),
+    };
+    context.changed(change, accepted, &words).await
+}
+
+async fn set_pools(
+    context: &Context<'_>,
+    change: &Change,
+    pools: &[PoolSetting],
+    option: &str,
+    reboot: &str,
+) -> Result<WriteOutcome, DeviceError> {
+    context.check_pools(pools, MAX_POOLS)?;
+    let address = context.api().name();
+    if pools.iter().any(|p| [&*p.url, &*p.worker, p.password.reveal()].iter().any(|text| text.contains(',')))
+    {
+        let words =
+            "this firmware parts what it is told by commas, so none may be in an address, worker or password";
+        return Err(DeviceError::BadPools { address, words: words.to_owned() });
+    }
+    let before = super::read(context).await?;
+    if judge_change(change, &before, &before).0 == FactV1::Yes {
+        return Ok(WriteOutcome::needless("it has these pools already"));
+    }
+    let credentials = context.credentials();
+    let (user, password) =
+        credentials.as_ref().map_or(("root", "root"), |known| (known.user.as_str(), known.password.reveal()));
+    let mut said = Vec::new();
+    for index in 0..MAX_POOLS {
+        let pool = pools.get(index);
+        let parameter = option
+            .replace("{user}", user)
+            .replace("{password}", password)
+            .replace("{index}", &index.to_string())
+            .replace("{url}", pool.map_or("", |pool| &pool.url))
+            .replace("{worker}", pool.map_or("", |pool| &pool.worker))
+            .replace("{pass}", pool.map_or("", |pool| pool.password.reveal()));
+        let (fact, words) = send(context, "setpool", &parameter).await?;
+        said.push(format!("pool {}: {words}", index + 1));
+        // A place that stays empty may be refused.
+        if fact == FactV1::No && pool.is_some() {
+            return Ok(WriteOutcome::refused("setpool", &said.join("; ")));
+        }
+    }
+    let (accepted, words) = send(context, "ascset", reboot).await?;
+    // It boots for a minute; what it has then is seen by a later reading.
+    let detail = format!("{}; reboot for them: {words}", said.join("; "));
+    Ok(WriteOutcome { accepted, mode: FactV1::Unknown, shape: None, detail })
+}
+
+async fn send(
+    context: &Context<'_>,
+    command: &str,
+    parameter: &str,
+) -> Result<(FactV1, String), DeviceError> {
+    let call = context.write_call(context.device.api_port);
+    reply_fact(context.command(&call, command, Some(parameter)).await.map(|reply| Status::of(&reply)))
 }
 
 /// Tries the options in order until one shows in the device's own state.
@@ -60,9 +132,7 @@ async fn ladder(
         } else {
             option.clone()
         };
-        let call = context.write_call(context.device.api_port);
-        let reply = context.command(&call, "ascset", Some(&parameter)).await.map(|reply| Status::of(&reply));
-        let (fact, words) = reply_fact(reply)?;
+        let (fact, words) = send(context, "ascset", &parameter).await?;
         if fact != FactV1::No || accepted == FactV1::No {
             accepted = fact;
         }

@@ -93,13 +93,10 @@ pub(super) async fn send(
             if let Some(parameter) = parameter {
                 body["param"] = parameter.as_str().into();
             }
-            tcp::ask_v3(&call.to_port(V3_PORT), body.to_string().as_bytes()).await
+            tcp::ask_v3(&call.to_port(device.v3_port), body.to_string().as_bytes()).await
         }
     }
 }
-
-/// The port of Whatsminer's API 3.
-const V3_PORT: u16 = 4433;
 
 /// Plain commands become one joined request; the others stay as they are.
 pub(super) fn join(asks: &[Ask]) -> Vec<Ask> {

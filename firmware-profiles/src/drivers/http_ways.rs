@@ -181,7 +181,7 @@ pub(super) async fn shown(context: &Context<'_>, way: &Way) -> (Seen, String) {
 /// Whether the members that a document sets are as they were sent.
 pub(super) fn holds(found: &Value, wanted: &Value, set: &Map<String, Value>) -> bool {
     set.keys().all(|key| {
-        super::antminer::alike(
+        super::document::alike(
             found.get(key).unwrap_or(&Value::Null),
             wanted.get(key).unwrap_or(&Value::Null),
         )

@@ -9,10 +9,12 @@ use crate::ask::Send;
 use crate::decode::{read_as, recognise};
 use crate::device::{Device, DeviceError, Limits};
 use crate::profile::{Join, Profile};
-use crate::profiles::Profiles;
+use crate::profiles::{Profiles, Seen};
 use crate::recognise::Parsed;
 use crate::request::Request;
 use crate::tcp::{self, Call};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Commands that tell firmwares apart, asked until one profile is sure.
 const FIRST_QUESTIONS: [&str; 6] = ["version", "get_version", "stats", "summary", "devdetails", "devs"];
@@ -48,6 +50,57 @@ pub(crate) async fn identify(
     Ok(complete(profiles, profile, device, limits, started, replies).await)
 }
 
+/// How long a device that said who it is counts as the one at its address.
+const SEEN_LATELY: Duration = Duration::from_secs(3);
+
+fn address(device: &Device) -> SocketAddr {
+    SocketAddr::new(device.ip, device.api_port)
+}
+
+fn saw(profiles: &Profiles, device: &Device, firmware: &str, mac: &Option<String>, serial: &Option<String>) {
+    let who = Seen { firmware: firmware.to_owned(), mac: mac.clone(), serial: serial.clone() };
+    profiles.saw(address(device), tcp::now(), who);
+}
+
+pub(crate) async fn identify_again(
+    profiles: &Profiles,
+    device: &Device,
+    known: &Identified,
+    limits: &Limits,
+) -> Result<Identified, DeviceError> {
+    let profile = profiles.get(&known.firmware).filter(|profile| !profile.identify.is_empty());
+    let Some(profile) = profile.filter(|profile| !profile.clauses_are_generic()) else {
+        return identify(profiles, device, limits).await;
+    };
+    let fetched = fetch(profile, device, limits, &profile.identify, false, tcp::now()).await;
+    // A device that is gone is gone; one that answers otherwise is asked from the beginning.
+    let replies = match fetched {
+        Ok(fetched) => fetched.replies,
+        Err(error) if error.is_unreached() || matches!(error, DeviceError::Silent { .. }) => {
+            return Err(error);
+        }
+        Err(_) => return identify(profiles, device, limits).await,
+    };
+    let replies = borrowed(&replies);
+    let (identity, reading) = read_as(profiles.models(), profile, &replies);
+    let same = recognise(profiles, &replies).is_some_and(|found| found.firmware == known.firmware);
+    let differs = |now: &Option<String>, before: &Option<String>| now.is_some() && now != before;
+    if !same || differs(&identity.version, &known.version) || differs(&identity.model, &known.model) {
+        return identify(profiles, device, limits).await;
+    }
+    device.tell(&reading);
+    saw(profiles, device, &profile.firmware, &identity.mac, &identity.serial);
+    let mut identified = identity.into_identified(profile, profiles.models());
+    identified.joins = known.joins;
+    // The model and version may have come with other replies.
+    if identified.model.is_none() {
+        identified.model.clone_from(&known.model);
+        identified.nameplate.clone_from(&known.nameplate);
+    }
+    identified.version = identified.version.or_else(|| known.version.clone());
+    Ok(identified)
+}
+
 /// Asks for what tells a device of a known firmware from its fellows.
 async fn complete(
     profiles: &Profiles,
@@ -62,6 +115,7 @@ async fn complete(
     }
     let (identity, reading) = read_as(profiles.models(), profile, &borrowed(&replies));
     device.tell(&reading);
+    saw(profiles, device, &profile.firmware, &identity.mac, &identity.serial);
     let mut identified = identity.into_identified(profile, profiles.models());
     identified.capabilities = profile.capabilities_of(&Parsed::new(&borrowed(&replies)));
     identified.joins = match profile.join {
@@ -128,10 +182,17 @@ async fn joins(
     ask.request.name.split('+').all(|name| answered.as_ref().is_some_and(|value| value.get(name).is_some()))
 }
 
-/// Checks that the device is the one that was identified.
+/// Checks that the device is the one that was identified. One that has said so within the last
+/// seconds is not asked again.
 pub(super) async fn same_device(context: &Context<'_>) -> Result<(), DeviceError> {
     let asks = &context.profile.identify;
-    if asks.is_empty() {
+    let Identified { firmware, mac, serial, .. } = context.identified;
+    let expected = Seen { firmware: firmware.clone(), mac: mac.clone(), serial: serial.clone() };
+    let lately = context
+        .profiles
+        .last_seen(address(context.device))
+        .is_some_and(|(at, who)| who == expected && tcp::now().duration_since(at) < SEEN_LATELY);
+    if asks.is_empty() || lately {
         return Ok(());
     }
     let fetched = fetch(context.profile, context.device, context.limits, asks, false, tcp::now()).await?;
@@ -156,5 +217,6 @@ pub(super) async fn same_device(context: &Context<'_>) -> Result<(), DeviceError
             return Err(changed(expected, found));
         }
     }
+    saw(context.profiles, context.device, firmware, mac, serial);
     Ok(())
 }

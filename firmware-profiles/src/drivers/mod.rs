@@ -11,6 +11,7 @@
 mod antminer;
 mod avalon;
 mod commands;
+mod document;
 mod fetch;
 mod guard;
 mod http_actions;
@@ -21,9 +22,10 @@ mod luxos;
 mod status;
 mod watched;
 mod whatsminer;
+mod whatsminer_v3;
 
 use crate::ask::Ask;
-use crate::change::Change;
+use crate::change::{Change, PoolSetting, judge_change};
 use crate::control::ControlFile;
 use crate::device::{Credentials, Device, DeviceError, Limits, Secret};
 use crate::profile::Profile;
@@ -35,10 +37,10 @@ use crate::web::Login;
 use crate::{Identified, WriteOutcome};
 use fetch::fetch;
 pub(crate) use fetch::read;
-use hashinsight_protocol::device::{ModeV1, PreStateV1};
+use hashinsight_protocol::device::{FactV1, ModeV1, PreStateV1};
 use hashinsight_protocol::units::Millis;
-pub(crate) use identify::identify;
 use identify::same_device;
+pub(crate) use identify::{identify, identify_again};
 pub(crate) use status::Status;
 use status::{command_json, mode_fact, reply_fact};
 use std::time::Duration;
@@ -107,7 +109,12 @@ impl<'a> Context<'a> {
 
     /// Reads and decodes the profile's state requests: the mode and what else a pre-state holds.
     pub async fn look(&self) -> Result<Reading, DeviceError> {
-        let asks = if self.profile.state.is_empty() { &self.profile.requests } else { &self.profile.state };
+        self.look_at(&self.profile.state).await
+    }
+
+    /// Reads and decodes some requests; those of a reading where there are none.
+    async fn look_at(&self, asks: &[Ask]) -> Result<Reading, DeviceError> {
+        let asks = if asks.is_empty() { &self.profile.requests } else { asks };
         let fetched =
             fetch(self.profile, self.device, self.limits, asks, self.identified.joins, tcp::now()).await?;
         let reading = fetched.decode(self.profiles, self.profile).1;
@@ -144,6 +151,75 @@ impl<'a> Context<'a> {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// The error of a device that does not take our sign-in; names the user, not the password.
+    pub fn refused_login(&self, address: String) -> DeviceError {
+        let login = self.login().map_or_else(|| "a request without a sign-in".to_owned(), |l| l.to_string());
+        DeviceError::AuthRefused { address, login }
+    }
+
+    /// What is said of a wish that the firmware has no way to fulfil.
+    pub fn unsupported(&self, wish: &'static str) -> DeviceError {
+        DeviceError::Unsupported { firmware: self.profile.title.clone(), wish }
+    }
+
+    /// Model and version, under which a working write shape is remembered.
+    pub fn kind(&self) -> (&str, &str) {
+        let text = |field: &'a Option<String>| field.as_deref().unwrap_or_default();
+        (text(&self.identified.model), text(&self.identified.version))
+    }
+
+    /// Checks pools before anything is sent of them.
+    pub fn check_pools(&self, pools: &[PoolSetting], most: usize) -> Result<(), DeviceError> {
+        let words = if pools.is_empty() {
+            "at least one is needed, or the miner would stand still".to_owned()
+        } else if pools.len() > most {
+            format!("it takes at most {most}")
+        } else if pools.iter().any(|pool| pool.url.trim().is_empty()) {
+            "one has no address".to_owned()
+        } else if pools.iter().any(|p| format!("{}{}", p.url, p.worker).contains(char::is_control)) {
+            "an address or worker has a control character".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(DeviceError::BadPools { address: self.api().name(), words })
+    }
+
+    /// What came of a change that was sent: reads back until the setting is as wished or the
+    /// settling time is over. A reboot is not waited for.
+    pub async fn changed(
+        &self,
+        change: &Change,
+        accepted: FactV1,
+        words: &str,
+    ) -> Result<WriteOutcome, DeviceError> {
+        let detail = format!("{words}, after {}", self.elapsed());
+        if accepted == FactV1::No {
+            return Ok(WriteOutcome { accepted, mode: FactV1::No, shape: None, detail: words.to_owned() });
+        }
+        if matches!(change, Change::Reboot) {
+            return Ok(WriteOutcome { accepted, mode: FactV1::NotApplicable, shape: None, detail });
+        }
+        let until = tcp::now() + self.profile.settle_time();
+        let mut mode = FactV1::Unknown;
+        loop {
+            let seen = match change {
+                Change::Locate { .. } => self.look_at(&self.profile.light).await,
+                _ => fetch::read(self).await,
+            };
+            if let Ok(reading) = seen {
+                mode = judge_change(change, &reading, &reading).0;
+                if mode == FactV1::Yes {
+                    break;
+                }
+            }
+            if tcp::now() >= until {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(WriteOutcome { accepted, mode, shape: None, detail })
     }
 
     /// Time since the call began, in words.
@@ -198,6 +274,7 @@ pub(crate) async fn stop(context: &Context<'_>, pre: &PreStateV1) -> Result<Writ
     match control {
         ControlFile::AntminerConf(conf) => antminer::stop(context, conf, pre).await,
         ControlFile::WhatsminerV2(control) => whatsminer::stop(context, control).await,
+        ControlFile::WhatsminerV3(control) => whatsminer_v3::stop(context, control).await,
         ControlFile::AvalonAscset(control) => avalon::stop(context, control).await,
         ControlFile::CgminerCommand(control) => commands::stop(context, control).await,
         ControlFile::LuxosCurtail(control) => luxos::stop(context, control).await,
@@ -214,8 +291,9 @@ pub(crate) async fn wake(context: &Context<'_>, pre: &PreStateV1) -> Result<Writ
     match control {
         ControlFile::AntminerConf(conf) => antminer::wake(context, conf, pre).await,
         ControlFile::WhatsminerV2(control) => whatsminer::wake(context, control, pre).await,
+        ControlFile::WhatsminerV3(control) => whatsminer_v3::wake(context, control, pre).await,
         ControlFile::AvalonAscset(control) => avalon::wake(context, control, pre).await,
-        ControlFile::CgminerCommand(control) => commands::wake(context, control).await,
+        ControlFile::CgminerCommand(control) => commands::wake(context, control, pre).await,
         ControlFile::LuxosCurtail(control) => luxos::wake(context, control, pre).await,
         ControlFile::Http(control) => http_actions::wake(context, control, pre).await,
     }
@@ -229,14 +307,20 @@ pub(crate) async fn change(context: &Context<'_>, change: &Change) -> Result<Wri
         Change::Pools(_) => can.set_pools,
         Change::PowerLimit(_) => can.power_limit,
     };
-    let unsupported =
-        || DeviceError::Unsupported { firmware: context.profile.title.clone(), wish: change.wish() };
-    let control = context.profile.control.as_ref().filter(|_| able).ok_or_else(unsupported)?;
+    let control = context.profile.control.as_ref().filter(|_| able);
+    let control = control.ok_or_else(|| context.unsupported(change.wish()))?;
     same_device(context).await?;
-    match control {
+    let mut outcome = match control {
+        ControlFile::AntminerConf(conf) => antminer::change(context, conf, change).await,
+        ControlFile::WhatsminerV2(_) => whatsminer::change(context, change).await,
+        ControlFile::WhatsminerV3(_) => whatsminer_v3::change(context, change).await,
+        ControlFile::AvalonAscset(control) => avalon::change(context, control, change).await,
+        ControlFile::CgminerCommand(control) => commands::change(context, control, change).await,
+        ControlFile::LuxosCurtail(_) => luxos::change(context, change).await,
         ControlFile::Http(control) => http_actions::change(context, control, change).await,
-        _ => Err(unsupported()),
-    }
+    }?;
+    outcome.detail = change.without_secrets(outcome.detail);
+    Ok(outcome)
 }
 
 fn control_of<'a>(context: &Context<'a>, wish: &'static str) -> Result<&'a ControlFile, DeviceError> {
@@ -245,7 +329,7 @@ fn control_of<'a>(context: &Context<'a>, wish: &'static str) -> Result<&'a Contr
         .control
         .as_ref()
         .filter(|_| context.identified.capabilities.sleep)
-        .ok_or_else(|| DeviceError::Unsupported { firmware: context.profile.title.clone(), wish })
+        .ok_or_else(|| context.unsupported(wish))
 }
 
 /// The transports a profile's requests use, for those who check readiness.

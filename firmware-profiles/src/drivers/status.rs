@@ -41,11 +41,27 @@ impl Status {
             Some(Value::Null) | None => None,
             Some(other) => Some(other.to_string()),
         };
+        // `restart` and `quit` answer with a word of their own.
+        if matches!(value.get("STATUS").and_then(Value::as_str), Some("RESTART" | "BYE")) {
+            return Self { letter: Some('S'), code: None, message: "it restarts".to_owned() };
+        }
         Self {
             letter: text("STATUS").and_then(|s| s.chars().next()),
             code: text("Code").and_then(|c| c.parse().ok()),
             message: text("Msg").or_else(|| text("Description")).unwrap_or_default(),
         }
+    }
+
+    /// A reply of Whatsminer's API 3: code 0 is success.
+    pub fn of_v3(reply: &[u8]) -> Self {
+        let value = crate::recognise::reply_value(reply).unwrap_or_default();
+        let code = value.get("code").and_then(Value::as_i64);
+        let message = match value.get("msg") {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => "no word".to_owned(),
+            Some(other) => other.to_string(),
+        };
+        Self { letter: code.map(|code| if code == 0 { 'S' } else { 'E' }), code, message }
     }
 
     pub fn unclear(message: &str) -> Self {
@@ -105,6 +121,7 @@ mod tests {
         check(r#"{"STATUS":[{"STATUS":"W","Code":117,"Msg":"not supported"}]}"#, FactV1::No);
         check(r#"{"STATUS":[{"STATUS":"E","Code":14,"Msg":"Invalid command"}]}"#, FactV1::No);
         check("STATUS=S,When=1,Code=119,Msg=ASC 0 set OK,Description=x|", FactV1::Yes);
+        check(r#"{"STATUS":"RESTART","id":1}"#, FactV1::Yes);
         check("{}", FactV1::Unknown);
     }
 

@@ -1,7 +1,7 @@
 //! Settings that no stop or wake moves: read before a write and after it, and put back if they did.
 
 use super::Context;
-use super::antminer::alike;
+use super::document::alike;
 use super::http_send::{part_of, send, web_call};
 use crate::WriteOutcome;
 use crate::control::http::{HttpControl, Settings};

@@ -29,6 +29,9 @@ pub struct Args {
     /// Port of the web servers, the same for all devices
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..))]
     pub web_port: u16,
+    /// Port of Whatsminers' API 3, where the mix has any
+    #[arg(long, default_value_t = 4433, value_parser = clap::value_parser!(u16).range(1..))]
+    pub v3_port: u16,
     /// Log of every answered poll and every write, JSON lines
     #[arg(long)]
     pub log: Option<PathBuf>,
@@ -77,6 +80,7 @@ impl Args {
             net: self.net,
             api_port: self.api_port,
             web_port: self.web_port,
+            v3_port: self.v3_port,
             log: self.log.clone(),
             mix: self.mix.clone(),
             pre: self.pre,

@@ -21,6 +21,8 @@ pub struct Config {
     pub api_port: u16,
     /// Port of the web servers, the same for all devices.
     pub web_port: u16,
+    /// Port of Whatsminers' API 3, the same for all devices.
+    pub v3_port: u16,
     pub log: Option<PathBuf>,
     pub mix: Mix,
     pub pre: Pre,
@@ -43,6 +45,7 @@ impl Default for Config {
             net: Net { base: Ipv4Addr::new(127, 10, 0, 0), prefix: 16 },
             api_port: 4028,
             web_port: 80,
+            v3_port: 4433,
             log: None,
             mix: Mix::default(),
             pre: Pre::default(),

@@ -41,12 +41,18 @@ pub enum Own {
     Luxos {
         session: Option<(String, Millis)>,
         opened: u64,
+        /// Pools beyond the third, while they are changed.
+        added: Vec<Pool>,
     },
     /// Seconds by which the device's clock is off; `None`: it counts from its own boot.
     Avalon {
         clock_offset: Option<i64>,
     },
     Web(WebState),
+    /// The name of the mode in which a MARA device hashes.
+    Marathon {
+        selector: String,
+    },
 }
 
 /// Mode, limit and profile as they stand in the device's configuration.
@@ -110,6 +116,8 @@ pub struct Device {
     pub document: Option<Box<Map<String, Value>>>,
     /// Pools that a write has changed.
     pub pools: Option<Box<[Pool; 3]>>,
+    /// The locating light.
+    pub locating: bool,
     /// Answered samples.
     pub samples: u64,
     pub reads: u64,
@@ -131,13 +139,14 @@ impl Device {
         random[8..].copy_from_slice(&draws.bits(Channel::Identity, 1).to_le_bytes());
         let own = match model.family {
             Family::Whatsminer => Own::Whatsminer { tokens: VecDeque::new(), issued: 0 },
-            Family::Luxos => Own::Luxos { session: None, opened: 0 },
+            Family::Luxos => Own::Luxos { session: None, opened: 0, added: Vec::new() },
             Family::Avalon => {
                 let counts_from_boot = draws.unit(Channel::ClockOffset, 0) < 0.2;
                 let offset = draws.between(Channel::ClockOffset, 1, -20.0, 20.0).round() as i64;
                 Own::Avalon { clock_offset: (!counts_from_boot).then_some(offset) }
             }
             family if family.has_web_api() => Own::Web(WebState::default()),
+            Family::Marathon => Own::Marathon { selector: "Stock".to_owned() },
             _ => Own::None,
         };
         Self {
@@ -151,6 +160,7 @@ impl Device {
             own,
             document: None,
             pools: None,
+            locating: false,
             samples: 0,
             reads: 0,
             writes: 0,
@@ -207,15 +217,19 @@ impl Device {
         }
         let late = self.faults.active(FaultKind::Late, t).map_or(0.0, |f| f.value.max(0.0));
         // A preset of VNish's is taken by a restart of the mining program too.
-        let restarts = matches!(self.model.family, Family::Antminer | Family::Vnish);
+        let restarts = self.model.family.has_pages() || self.model.family == Family::Vnish;
         if matches!(change, Change::Sleep | Change::Wake) && self.faults.active(FaultKind::Moves, t).is_some()
         {
             match self.model.family {
                 Family::Vnish => vnish::move_a_setting(self),
+                Family::Antminer | Family::Hiveon | Family::Hammer => {
+                    self.document.get_or_insert_default().insert("bitmain-freq-level".into(), "80".into());
+                }
                 _ => self.plant.settings.limit = Some((self.plant.plate_watts() * 0.8) as u32),
             }
         }
         match change {
+            // The mode is taken, and the boards go on.
             Change::Sleep if self.faults.active(FaultKind::NoEffect, t).is_some() => {
                 self.plant.settings.asleep = true;
             }
@@ -237,7 +251,13 @@ impl Device {
                 self.plant.settings.profile = step;
                 self.plant.adjust(t, restarts, late);
             }
-            Change::Reboot => self.plant.reboot(t),
+            Change::Reboot => {
+                self.plant.reboot(t);
+                // No session outlives a boot.
+                if let Own::Luxos { session, .. } = &mut self.own {
+                    *session = None;
+                }
+            }
             Change::Restart => self.plant.adjust(t, true, late),
         }
         WriteResult::Taken
@@ -261,8 +281,10 @@ impl Device {
             (false, Level::HighPower) => ModeV1::HighPower,
         };
         let vendor_mode = match self.model.family {
-            Family::Antminer => Some(self.antminer_mode()),
-            Family::Whatsminer => Some(match s.level {
+            Family::Antminer | Family::Hiveon | Family::Hammer | Family::Elphapex => {
+                Some(self.antminer_mode())
+            }
+            Family::Whatsminer | Family::WhatsminerV3 => Some(match s.level {
                 Level::LowPower => 0,
                 Level::HighPower => 2,
                 _ => 1,
@@ -275,9 +297,10 @@ impl Device {
             }),
             _ => None,
         };
-        let profile = match self.model.family {
-            Family::Luxos => Some(self.profile_name(s.profile)),
-            Family::Vnish => Some(vnish::preset_name(self, s.profile)),
+        let profile = match (self.model.family, &self.own) {
+            (Family::Luxos, _) => Some(self.profile_name(s.profile)),
+            (Family::Vnish, _) => Some(vnish::preset_name(self, s.profile)),
+            (_, Own::Marathon { selector }) => Some(selector.clone()),
             _ => None,
         };
         ModeView { mode, vendor_mode, limit_w: s.limit, profile }

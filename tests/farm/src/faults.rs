@@ -34,7 +34,7 @@ pub enum FaultKind {
     NoEffect,
     /// A stop or a wake-up moves a setting that nobody named.
     Moves,
-    /// Reports a power of 0 W whatever it draws.
+    /// Reports 0 W and 0 rpm whatever it draws, as water-cooled Antminers do.
     ZeroPower,
     /// Tokens are good for `value` seconds only (2).
     Expire,
@@ -42,10 +42,14 @@ pub enum FaultKind {
     Locked,
     /// The water of hydro models is too cold to start.
     ColdWater,
+    /// Another client holds the only session, or all tokens.
+    Busy,
+    /// Replies are followed by `value` KiB of rubbish (2048).
+    Oversized,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Hang,
         Self::Refuse,
         Self::Lie,
@@ -62,6 +66,8 @@ impl FaultKind {
         Self::Expire,
         Self::Locked,
         Self::ColdWater,
+        Self::Busy,
+        Self::Oversized,
     ];
 
     pub fn name(self) -> &'static str {
@@ -82,6 +88,8 @@ impl FaultKind {
             Self::Expire => "expire",
             Self::Locked => "locked",
             Self::ColdWater => "cold_water",
+            Self::Busy => "busy",
+            Self::Oversized => "oversized",
         }
     }
 
@@ -92,6 +100,7 @@ impl FaultKind {
             Self::Slow => 3_000.0,
             Self::Wake => 60.0,
             Self::Expire => 2.0,
+            Self::Oversized => 2_048.0,
             _ => 0.0,
         }
     }

@@ -77,6 +77,9 @@ pub struct DeviceState {
     pub phase: &'static str,
     pub hashrate_hs: f64,
     pub power_w: f64,
+    /// The locating light.
+    pub locating: bool,
+    pub pools: Vec<String>,
     /// SHA-256 in hex of all that is configured beside the mode.
     pub config_hash: String,
     pub uptime_s: u64,
@@ -114,11 +117,15 @@ impl Farm {
         let web = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, config.web_port);
         let mut wildcard = Vec::new();
         let mut own = Vec::new();
+        let has_v3 = devices.iter().any(|device| device.model.family == Family::WhatsminerV3);
         if config.own_listeners {
             for device in &devices {
                 let at = |port| SocketAddrV4::new(device.ip, port);
                 if device.model.family.api() != Api::Nothing {
                     own.push((device.index, Port::Api, listen(at(config.api_port), "--api-port")?));
+                }
+                if device.model.family == Family::WhatsminerV3 {
+                    own.push((device.index, Port::V3, listen(at(config.v3_port), "--v3-port")?));
                 }
                 if device.model.family.has_web() {
                     own.push((device.index, Port::Web, listen(at(config.web_port), "--web-port")?));
@@ -127,6 +134,10 @@ impl Farm {
         } else {
             wildcard.push((Port::Api, listen(api, "--api-port")?));
             wildcard.push((Port::Web, listen(web, "--web-port")?));
+            if has_v3 {
+                let v3 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, config.v3_port);
+                wildcard.push((Port::V3, listen(v3, "--v3-port")?));
+            }
         }
         let control = match config.control {
             Some(SocketAddr::V4(address)) => Some(listen(address, "--control")?),
@@ -220,6 +231,11 @@ fn state_of(shared: &Shared, index: u32) -> DeviceState {
             phase: device.plant.phase.name(),
             hashrate_hs: sensed.rate,
             power_w: sensed.watts,
+            locating: match &device.own {
+                device::Own::Web(state) => state.light,
+                _ => device.locating,
+            },
+            pools: (0..3).map(|n| device.pool(n).url).filter(|url| !url.is_empty()).collect(),
             config_hash: hash.iter().map(|b| format!("{b:02x}")).collect(),
             uptime_s: sensed.uptime,
             samples: device.samples,

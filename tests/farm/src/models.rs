@@ -27,10 +27,16 @@ pub enum Family {
     Proto,
     Goldshell,
     Futurebit,
+    WhatsminerV3,
+    Sealminer,
+    Marathon,
+    Hiveon,
+    Hammer,
+    Elphapex,
 }
 
 impl Family {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::Antminer,
         Self::Whatsminer,
         Self::Avalon,
@@ -44,6 +50,12 @@ impl Family {
         Self::Proto,
         Self::Goldshell,
         Self::Futurebit,
+        Self::WhatsminerV3,
+        Self::Sealminer,
+        Self::Marathon,
+        Self::Hiveon,
+        Self::Hammer,
+        Self::Elphapex,
     ];
 
     pub fn name(self) -> &'static str {
@@ -61,13 +73,19 @@ impl Family {
             Self::Proto => "proto",
             Self::Goldshell => "goldshell",
             Self::Futurebit => "futurebit",
+            Self::WhatsminerV3 => "whatsminer-v3",
+            Self::Sealminer => "sealminer",
+            Self::Marathon => "marathon",
+            Self::Hiveon => "hiveon",
+            Self::Hammer => "hammer",
+            Self::Elphapex => "elphapex",
         }
     }
 
     /// The name of the family's factory credentials in an agent's store; empty where none are needed.
     pub fn credentials(self) -> &'static str {
         match self {
-            Self::Antminer => "antminer-root",
+            Self::Antminer | Self::Marathon | Self::Hiveon | Self::Hammer | Self::Elphapex => "antminer-root",
             Self::Whatsminer => "whatsminer-admin",
             _ => "",
         }
@@ -75,7 +93,12 @@ impl Family {
 
     /// Whether the device has a web server that matters.
     pub fn has_web(self) -> bool {
-        self == Self::Antminer || self.has_web_api()
+        self.has_pages() || self.has_web_api() || matches!(self, Self::Marathon | Self::Elphapex)
+    }
+
+    /// Whether its web pages are those of Bitmain's firmware, and its CGMiner API reads only.
+    pub fn has_pages(self) -> bool {
+        matches!(self, Self::Antminer | Self::Hiveon | Self::Hammer)
     }
 
     /// Whether the device is controlled over a web API.
@@ -97,7 +120,7 @@ impl Family {
     pub fn api(self) -> Api {
         match self {
             Self::Epic => Api::Http,
-            Self::Axeos | Self::Proto | Self::Futurebit => Api::Nothing,
+            Self::Axeos | Self::Proto | Self::Futurebit | Self::Marathon | Self::Elphapex => Api::Nothing,
             _ => Api::Cgminer,
         }
     }
@@ -403,6 +426,67 @@ pub const MODELS: &[Model] = &[
     FUTUREBIT,
     LUXOS,
     Model { name: "Antminer S21", terahash: 200.0, watts: 3550.0, chips_per_board: 108, mhz: 490, ..LUXOS },
+    Model {
+        family: Family::WhatsminerV3,
+        name: "M60S_VK40",
+        build: "20251209.16.Rel2",
+        terahash: 186.0,
+        watts: 3440.0,
+        ..WHATSMINER
+    },
+    Model {
+        family: Family::Sealminer,
+        name: "A2",
+        build: "2025091001",
+        terahash: 220.0,
+        watts: 3500.0,
+        standby: 30.0,
+        chips_per_board: 153,
+        fans: 4,
+        mhz: 346,
+        ..WHATSMINER
+    },
+    Model {
+        family: Family::Marathon,
+        name: "Antminer S19j Pro",
+        build: "MaraFW rel 3.14_584",
+        terahash: 104.0,
+        watts: 3068.0,
+        standby: 25.0,
+        chips_per_board: 126,
+        ..ANTMINER
+    },
+    Model {
+        family: Family::Hiveon,
+        name: "Antminer S19x88 Hiveon",
+        build: "Thu Apr 10 18:12:59 UTC 2025",
+        terahash: 63.0,
+        watts: 1890.0,
+        chips_per_board: 88,
+        shape: WriteShape::MinerMode,
+        ..ANTMINER
+    },
+    Model {
+        family: Family::Hammer,
+        name: "Hammer D10",
+        build: "2023-05-28 17-20-35 CST",
+        terahash: 0.005,
+        watts: 3300.0,
+        standby: 35.0,
+        shape: WriteShape::WorkMode,
+        ..ANTMINER
+    },
+    Model {
+        family: Family::Elphapex,
+        name: "DG1",
+        build: "DG1_SW_V1.0.2",
+        terahash: 0.011,
+        watts: 3420.0,
+        standby: 40.0,
+        boards: 4,
+        shape: WriteShape::WorkMode,
+        ..ANTMINER
+    },
     Model {
         family: Family::Cgminer,
         name: "GSX",

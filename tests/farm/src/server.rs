@@ -35,6 +35,7 @@ const BACKLOG: u32 = 100;
 /// cgminer itself would wait for ever; the farm gives a silent client up after this.
 const IDLE: Duration = Duration::from_secs(120);
 /// Whatsminers close a silent connection after this.
+const V3_REQUEST: usize = 64 << 10;
 const IDLE_WHATSMINER: Duration = Duration::from_secs(10);
 /// A client that takes no bytes for this long loses its connection.
 const WRITE: Duration = Duration::from_secs(5);
@@ -183,6 +184,8 @@ pub fn listen(address: SocketAddrV4, flag: &str) -> Result<TcpListener, FarmErro
 pub enum Port {
     Api,
     Web,
+    /// Whatsminer's API 3.
+    V3,
 }
 
 /// Serves all devices from one wildcard listener, until it is aborted.
@@ -253,6 +256,7 @@ async fn connection(shared: &Shared, index: u32, stream: TcpStream, port: Port) 
             Ok(())
         }
         (Port::Api, Api::Http) | (Port::Web, _) => web::serve(shared, index, stream).await,
+        (Port::V3, _) => v3(shared, index, stream).await,
     };
 }
 
@@ -338,6 +342,45 @@ async fn api(shared: &Shared, index: u32, mut stream: TcpStream) -> io::Result<(
     Ok(())
 }
 
+/// One request of Whatsminer's API 3: a length of four bytes, then JSON, and so the answer.
+async fn v3(shared: &Shared, index: u32, mut stream: TcpStream) -> io::Result<()> {
+    let slot = &shared.slots[index as usize];
+    if slot.family != Family::WhatsminerV3 || shared.gate(index) == Gate::Refuse {
+        reset(stream);
+        return Ok(());
+    }
+    if shared.gate(index) == Gate::Silent || shared.fault(index, FaultKind::Hang).is_some() {
+        hold(stream).await;
+        return Ok(());
+    }
+    let turn = slot.turn.lock().await;
+    let received = timeout(IDLE_WHATSMINER, async {
+        let mut head = [0; 4];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_le_bytes(head) as usize;
+        let mut request = vec![0; length.min(V3_REQUEST)];
+        stream.read_exact(&mut request).await?;
+        io::Result::Ok(request)
+    });
+    let Ok(request) = received.await else { return Ok(()) };
+    let request = request?;
+    let answer = shared.with(index, |device, now, t| {
+        let answer = family::whatsminer_v3::answer(device, now, t, &request);
+        device.writes += u64::from(answer.write.is_some());
+        answer
+    });
+    let mut bytes = (answer.body.len() as u32).to_le_bytes().to_vec();
+    bytes.extend_from_slice(answer.body.as_bytes());
+    let sent = deliver(shared, index, &mut stream, &bytes).await;
+    note(shared, index, &answer, matches!(sent, Ok(Sent::Whole)));
+    drop(turn);
+    match sent? {
+        Sent::Reset => reset(stream),
+        Sent::Whole | Sent::Part => stream.shutdown().await?,
+    }
+    Ok(())
+}
+
 /// How much of an answer went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -370,6 +413,15 @@ pub async fn deliver(shared: &Shared, index: u32, stream: &mut TcpStream, bytes:
             write(stream, part).await?;
         }
         return Ok(Sent::Whole);
+    }
+    if let Some(kib) = shared.fault(index, FaultKind::Oversized) {
+        // Without the end that the client waits for.
+        let body = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+        write(stream, body).await?;
+        for _ in 0..kib.clamp(0.0, 65_536.0) as u32 {
+            write(stream, &[b' '; 1024]).await?;
+        }
+        return Ok(Sent::Part);
     }
     write(stream, bytes).await?;
     Ok(Sent::Whole)

@@ -88,13 +88,14 @@ fn settings(model: &Model, state: State, draws: Draws) -> Settings {
     let limit = (model.watts * draws.between(Channel::PreState, 9, 0.70, 0.88) / 10.0).round() as u32 * 10;
     let step = -3 - (draws.bits(Channel::PreState, 10) % 3) as i8;
     match (state, model.family) {
-        (State::Limited, Family::Antminer) => s.level = Level::LowPower,
+        (State::Limited, Family::Antminer | Family::Hiveon) => s.level = Level::LowPower,
         (State::Limited, Family::Luxos | Family::Vnish) => s.profile = step,
         (State::Limited, Family::Whatsminer | Family::Avalon | Family::Braiins) => s.limit = Some(limit),
+        (State::Limited, Family::WhatsminerV3 | Family::Sealminer) => s.limit = Some(limit),
         (State::Limited, Family::Auradine | Family::Proto) => s.limit = Some(limit),
         (State::Limited | State::Hem, Family::Goldshell) => s.level = Level::LowPower,
-        (State::Hem, Family::Antminer) => s.level = Level::HighEfficiency,
-        (State::Hem, Family::Whatsminer) => s.level = Level::LowPower,
+        (State::Hem, Family::Antminer | Family::Hiveon) => s.level = Level::HighEfficiency,
+        (State::Hem, Family::Whatsminer | Family::WhatsminerV3) => s.level = Level::LowPower,
         // The oldest of these know an ordinary mode and a faster one only.
         (State::Hem, Family::Avalon) if !model.name.starts_with("15") => s.level = Level::HighPower,
         (State::Hem, Family::Avalon) => s.level = Level::LowPower,

@@ -6,6 +6,7 @@
 
 use super::{Outcome, Scene, Shares, host, status};
 use crate::device::Device;
+use crate::models::Family;
 use crate::physics::{Phase, Sensed};
 use crate::reply::{Reply, rounded};
 
@@ -50,28 +51,38 @@ fn version(scene: &Scene<'_>, reply: &mut Reply) {
     reply.end();
 }
 
+/// The unit that the device counts in, in H/s, and how it names the rates of 5 s and since the start.
+fn unit(dev: &Device) -> (f64, &'static str, &'static str) {
+    match dev.model.family {
+        Family::Hammer => (1e6, "MHS 5s", "MHS av"),
+        _ => (1e9, "GHS 5s", "GHS av"),
+    }
+}
+
 /// Elapsed, and GH/s of 5 s, since the start and of half an hour, as all replies report them.
 pub fn rates(scene: &Scene<'_>) -> (u64, f64, f64, f64) {
     if at_rest(scene.dev) {
         return (0, 0.0, 0.0, 0.0);
     }
     let s = &scene.sensed;
-    (s.elapsed, s.rate / 1e9, s.average / 1e9, s.m15 / 1e9)
+    let unit = unit(scene.dev).0;
+    (s.elapsed, s.rate / unit, s.average / unit, s.m15 / unit)
 }
 
 fn summary(scene: &Scene<'_>, reply: &mut Reply) {
     let (elapsed, now, average, half_hour) = rates(scene);
+    let (_, now_key, average_key) = unit(scene.dev);
     let shares = Shares::of(scene);
     status(scene, reply, 'S', 11, "Summary");
     reply.rows("SUMMARY");
     reply.row("SUMMARY");
     reply.int("Elapsed", elapsed);
     if scene.dev.model.old_style {
-        reply.quoted("GHS 5s", format_args!("{now:.2}"));
+        reply.quoted(now_key, format_args!("{now:.2}"));
     } else {
-        reply.num("GHS 5s", now, 2);
+        reply.num(now_key, now, 2);
     }
-    reply.num("GHS av", average, 2);
+    reply.num(average_key, average, 2);
     if !at_rest(scene.dev) {
         reply.num("GHS 30m", half_hour, 2);
         reply.int("Found Blocks", 0);
@@ -115,7 +126,8 @@ pub fn corners(s: &Sensed, board: usize) -> ([i32; 4], [i32; 4]) {
 fn stats(scene: &mut Scene<'_>, reply: &mut Reply) {
     let model = scene.dev.model;
     let (elapsed, now, average, half_hour) = rates(scene);
-    scene.sampled(rounded(now, 2) * 1e9);
+    let (unit, now_key, average_key) = unit(scene.dev);
+    scene.sampled(rounded(now, 2) * unit);
     status(scene, reply, 'S', 70, "CGMiner stats");
     reply.rows("STATS");
     reply.glued_rows = model.old_style;
@@ -138,14 +150,14 @@ fn stats(scene: &mut Scene<'_>, reply: &mut Reply) {
         reply.raw("Wait", format_args!("0.000000"));
         reply.raw("Max", format_args!("0.000000"));
         reply.raw("Min", format_args!("99999999.000000"));
-        reply.quoted("GHS 5s", format_args!("{now:.2}"));
+        reply.quoted(now_key, format_args!("{now:.2}"));
     } else {
         reply.int("Wait", 0);
         reply.int("Max", 0);
         reply.int("Min", 99_999_999);
-        reply.num("GHS 5s", now, 2);
+        reply.num(now_key, now, 2);
     }
-    reply.num("GHS av", average, 2);
+    reply.num(average_key, average, 2);
     reply.num("rate_30m", half_hour, 2);
     // The newer API says 2 here whatever the mode; the older one follows it.
     reply.int("Mode", if model.old_style { scene.dev.antminer_mode() } else { 2 });

@@ -5,11 +5,11 @@
 //! beside the mode are taken from any document that has pools, as the real form does.
 
 use super::antminer::{at_rest, corners, fan_rpm, rates};
-use super::{Sample, Scene, WriteNote};
+use super::{Sample, Scene, WriteNote, elphapex, marathon};
 use crate::device::{Change, Device, Pool, WriteResult};
 use crate::digest;
 use crate::faults::FaultKind;
-use crate::models::WriteShape;
+use crate::models::{Family, WriteShape};
 use crate::physics::Level;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -65,6 +65,12 @@ pub fn answer(scene: &mut Scene<'_>, request: &WebRequest<'_>) -> WebAnswer {
         };
     }
     let path = request.path.split('?').next().unwrap_or_default();
+    if let Some(answer) = own_pages(scene, request, path) {
+        return answer;
+    }
+    if scene.dev.model.family == Family::Marathon {
+        return WebAnswer { status: 404, content_type: "text/html", ..WebAnswer::default() };
+    }
     let mut answer = WebAnswer { status: 200, content_type: JSON, ..WebAnswer::default() };
     match (request.method, path.strip_prefix("/cgi-bin/").unwrap_or("")) {
         ("GET", "get_system_info.cgi") => answer.body = system_info(scene.dev),
@@ -76,6 +82,14 @@ pub fn answer(scene: &mut Scene<'_>, request: &WebRequest<'_>) -> WebAnswer {
             answer.body = set_conf(scene, request).into();
             answer.delay = scene.dev.plant.reply_delay();
         }
+        ("POST", "blink.cgi") => {
+            let body: Value = serde_json::from_slice(request.body).unwrap_or_default();
+            let on = matches!(body.get("blink"), Some(Value::Bool(true)))
+                || body.get("blink").and_then(Value::as_str) == Some("true");
+            scene.dev.locating = on;
+            answer.body = if on { r#"{"code":"B000"}"# } else { r#"{"code":"B100"}"# }.into();
+        }
+        ("GET", "get_blink_status.cgi") => answer.body = json!({"blink": scene.dev.locating}).to_string(),
         ("GET" | "POST", "reboot.cgi") => {
             scene.write(Change::Reboot);
             answer.body = r#"{"stats":"success","code":"R000","msg":"OK!"}"#.into();
@@ -94,6 +108,22 @@ pub fn answer(scene: &mut Scene<'_>, request: &WebRequest<'_>) -> WebAnswer {
     answer
 }
 
+/// The pages of those whose own are not Bitmain's.
+fn own_pages(scene: &mut Scene<'_>, request: &WebRequest<'_>, path: &str) -> Option<WebAnswer> {
+    let body = match scene.dev.model.family {
+        Family::Marathon => marathon::page(scene, request, path)?,
+        Family::Elphapex => elphapex::page(scene, path)?,
+        _ => return None,
+    };
+    let write = scene.write.take();
+    Some(WebAnswer { status: 200, content_type: JSON, body, write, ..WebAnswer::default() })
+}
+
+/// The key that shows the mode.
+fn mode_key(dev: &Device) -> &'static str {
+    if dev.model.family == Family::Elphapex { "fc-work-mode" } else { "bitmain-work-mode" }
+}
+
 /// The configuration document as the device shows it.
 pub fn document(dev: &Device) -> Map<String, Value> {
     let pools: Vec<Value> =
@@ -103,6 +133,13 @@ pub fn document(dev: &Device) -> Map<String, Value> {
     let mode = if dev.model.shape == WriteShape::WholeBoth { json!(mode) } else { json!(mode.to_string()) };
     let mut map = Map::new();
     map.insert("pools".into(), Value::Array(pools));
+    if dev.model.family == Family::Elphapex {
+        elphapex::settings(&mut map, dev.antminer_mode());
+        map.extend(
+            dev.document.iter().flat_map(|changed| changed.iter().map(|(k, v)| (k.clone(), v.clone()))),
+        );
+        return map;
+    }
     for (key, value) in [
         ("api-listen", json!(true)),
         ("api-network", json!(true)),
@@ -145,7 +182,8 @@ fn set_conf(scene: &mut Scene<'_>, request: &WebRequest<'_>) -> &'static str {
     if is_document && !lies {
         take_fields(scene.dev, &posted);
     }
-    let mode = wanted_mode(scene.dev.model.shape, &posted, is_document, request.content_type);
+    let key = mode_key(scene.dev);
+    let mode = wanted_mode(scene.dev.model.shape, key, &posted, is_document, request.content_type);
     if let Some(mode) = mode.filter(|m| *m != scene.dev.antminer_mode()) {
         match mode {
             1 => {
@@ -184,6 +222,7 @@ fn set_conf(scene: &mut Scene<'_>, request: &WebRequest<'_>) -> &'static str {
 /// The mode that a posted document means to this model, if it is in the one shape it takes.
 fn wanted_mode(
     shape: WriteShape,
+    key: &str,
     posted: &Map<String, Value>,
     whole: bool,
     content_type: &str,
@@ -202,7 +241,7 @@ fn wanted_mode(
         WriteShape::WholeBoth => {
             int("miner-mode").filter(|mode| whole && int("bitmain-work-mode") == Some(*mode))
         }
-        WriteShape::WorkMode => either("bitmain-work-mode"),
+        WriteShape::WorkMode => either(key),
         WriteShape::None => None,
     };
     mode.filter(|m| (0..=3).contains(m))
@@ -224,7 +263,7 @@ fn take_fields(dev: &mut Device, posted: &Map<String, Value>) {
     }
     let current = document(dev);
     for (key, value) in posted {
-        if matches!(key.as_str(), "pools" | "bitmain-work-mode" | "miner-mode")
+        if matches!(key.as_str(), "pools" | "bitmain-work-mode" | "fc-work-mode" | "miner-mode")
             || current.get(key) == Some(value)
         {
             continue;
@@ -378,7 +417,7 @@ mod tests {
         for (text, content_type, expect) in cases {
             let posted = map(&text);
             let is_whole = posted.contains_key("pools");
-            let got = shapes.map(|s| wanted_mode(s, &posted, is_whole, content_type));
+            let got = shapes.map(|s| wanted_mode(s, "bitmain-work-mode", &posted, is_whole, content_type));
             assert_eq!(got, expect, "{text} as {content_type}");
         }
     }

@@ -5,7 +5,7 @@
 //! counts from its boot: the one to go by is the `When` of its replies. Averages stay positive asleep.
 
 use super::{Ask, Outcome, Scene, Shares, host, plain, status};
-use crate::device::{Change, Own};
+use crate::device::{Change, Own, Pool};
 use crate::models::{Family, of};
 use crate::physics::Phase;
 use crate::reply::{Reply, rounded};
@@ -184,7 +184,7 @@ fn try_mm(scene: &Scene<'_>, spd: f64, out: &mut String) -> std::fmt::Result {
     } else {
         write!(out, "Freq[nan] ")?;
     }
-    write!(out, "Led[0] MGHS[")?;
+    write!(out, "Led[{}] MGHS[", u8::from(dev.locating))?;
     for board in 0..boards {
         let gap = if board > 0 { " " } else { "" };
         write!(out, "{gap}{:.2}", dev.plant.board_rate(s.average, board, boards) / 1e9)?;
@@ -346,6 +346,7 @@ pub fn control(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) -> Outcom
     match ask.command {
         "ascset" => ascset(scene, ask.param.unwrap_or_default(), reply),
         "privileged" => plain(scene, reply, 'S', 46, "Privileged access OK"),
+        "setpool" => set_pool(scene, ask.param.unwrap_or_default(), reply),
         "ascdisable" | "ascenable" | "switchpool" | "quit" | "restart" => return Outcome::Denied,
         _ => return Outcome::Unknown,
     }
@@ -380,6 +381,10 @@ fn ascset(scene: &mut Scene<'_>, param: &str, reply: &mut Reply) {
             scene.write(Change::Wake);
             Some(format!("PS[0 1209 1391 0 0 1393 {:.0}]", scene.dev.model.standby))
         }
+        ("led", Some(word)) => {
+            scene.dev.locating = word.ends_with("-1");
+            None
+        }
         ("reboot", _) => {
             scene.write(Change::Reboot);
             None
@@ -401,6 +406,20 @@ fn ascset(scene: &mut Scene<'_>, param: &str, reply: &mut Reply) {
         Some(text) => plain(scene, reply, 'I', 118, &format!("ASC 0 set info: {text}")),
         None => plain(scene, reply, 'S', 119, "ASC 0 set OK"),
     }
+}
+
+/// `setpool|user,password,number,url,worker,password`.
+fn set_pool(scene: &mut Scene<'_>, param: &str, reply: &mut Reply) {
+    let parts: Vec<&str> = param.splitn(6, ',').collect();
+    let number = parts.get(2).and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < 3);
+    let (Some(number), 6, true) = (number, parts.len(), param.starts_with("root,root,")) else {
+        scene.refused();
+        return plain(scene, reply, 'E', 120, "setpool failed");
+    };
+    let mut pools = [0, 1, 2].map(|n| scene.dev.pool(n));
+    pools[number] = Pool { url: parts[3].into(), user: parts[4].into(), pass: parts[5].into() };
+    scene.set_pools(pools);
+    plain(scene, reply, 'S', 119, "setpool OK");
 }
 
 fn failed(scene: &mut Scene<'_>, reply: &mut Reply, option: &str) {

@@ -132,6 +132,9 @@ pub fn pool_rows(scene: &Scene<'_>, reply: &mut Reply, shares: Shares, host: fn(
     reply.rows("POOLS");
     for n in 0..3 {
         let pool = scene.dev.pool(n);
+        if pool.url.is_empty() {
+            continue;
+        }
         let mine = |v: u64| if n == 0 { v } else { 0 };
         let diff = if n == 0 { shares.difficulty } else { 0.0 };
         reply.row_n("POOL", n);

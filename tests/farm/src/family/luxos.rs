@@ -4,7 +4,8 @@
 //! `curtail <session>,wakeup` wakes it. JSON only; STATUS keys in alphabetical order.
 
 use super::{Ask, Outcome, Scene, Shares, plain, status};
-use crate::device::{Change, Own};
+use crate::device::{Change, Own, Pool};
+use crate::faults::FaultKind;
 use crate::physics::{Phase, profile_share};
 use crate::reply::{Reply, rounded};
 use crate::rng::Channel;
@@ -106,7 +107,7 @@ fn config(scene: &Scene<'_>, reply: &mut Reply) {
     reply.int("Pool Count", 3);
     reply.str("Profile", &dev.profile_name(dev.plant.settings.profile));
     reply.str("ProfileStep", &dev.plant.settings.profile.to_string());
-    reply.str("RedLed", "auto");
+    reply.str("RedLed", if dev.locating { "blink" } else { "auto" });
     reply.str("SerialNumber", &dev.serial(0, 17));
     reply.str("Strategy", "Failover");
     reply.str("SystemStatus", if dev.plant.settings.asleep { "Sleep" } else { "Normal" });
@@ -204,8 +205,12 @@ fn pools(scene: &Scene<'_>, reply: &mut Reply) -> Outcome {
     let shares = Shares::of(scene);
     status(scene, reply, 'S', 7, "3 Pool(s)");
     reply.rows("POOLS");
-    for n in 0..3 {
-        let pool = scene.dev.pool(n);
+    let added = match &scene.dev.own {
+        Own::Luxos { added, .. } => added.clone(),
+        _ => Vec::new(),
+    };
+    let configured = (0..3).map(|n| scene.dev.pool(n)).filter(|pool| !pool.url.is_empty());
+    for (n, pool) in configured.chain(added).enumerate() {
         let mine = |v: u64| if n == 0 { v } else { 0 };
         let address = pool.url.split_once("://").map_or(&*pool.url, |(_, rest)| rest);
         reply.row("POOLS");
@@ -370,7 +375,8 @@ pub fn control(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) -> Outcom
             reply.str("Step", &step.to_string());
             return close(reply);
         }
-        "curtail" | "profileset" => under_session(scene, ask, reply),
+        "addpool" | "removepool" | "switchpool" => pool_list(scene, ask, reply),
+        "curtail" | "profileset" | "ledset" => under_session(scene, ask, reply),
         "reboot" | "rebootdevice" => under_session(scene, Ask { command: "rebootdevice", ..ask }, reply),
         _ => return Outcome::Unknown,
     }
@@ -393,7 +399,7 @@ fn set_session(scene: &mut Scene<'_>, id: Option<String>) {
 }
 
 fn logon(scene: &mut Scene<'_>, reply: &mut Reply) {
-    if session(scene).is_some() {
+    if session(scene).is_some() || scene.dev.faults.active(FaultKind::Busy, scene.t).is_some() {
         return plain(scene, reply, 'E', 402, "Another session is active");
     }
     let draws = scene.dev.draws;
@@ -406,6 +412,44 @@ fn logon(scene: &mut Scene<'_>, reply: &mut Reply) {
     reply.row("SESSION");
     reply.str("SessionID", &id);
     close(reply);
+}
+
+/// `addpool url,user,password`, `removepool id`, `switchpool id`: without a session. The simulated
+/// device has room for three, and while they are changed for three more.
+fn pool_list(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) {
+    let param = ask.param.unwrap_or_default();
+    let mut list: Vec<Pool> = (0..3).map(|n| scene.dev.pool(n)).filter(|pool| !pool.url.is_empty()).collect();
+    if let Own::Luxos { added, .. } = &scene.dev.own {
+        list.extend(added.iter().cloned());
+    }
+    let id = param.parse::<usize>().ok().filter(|id| *id < list.len());
+    match (ask.command, id) {
+        ("addpool", _) if param.split(',').count() >= 3 => {
+            let mut parts = param.splitn(4, ',').map(str::to_owned);
+            let mut next = || parts.next().unwrap_or_default();
+            list.push(Pool { url: next(), user: next(), pass: next() });
+        }
+        ("removepool", Some(id)) => drop(list.remove(id)),
+        // It sets which one is used, not their order.
+        ("switchpool", Some(_)) => {}
+        _ => {
+            scene.refused();
+            return plain(scene, reply, 'E', 26, "Invalid pool id");
+        }
+    }
+    if scene.dev.faults.active(FaultKind::Lie, scene.t).is_none() {
+        let mut rest = list.into_iter();
+        let none = || Pool { url: String::new(), user: String::new(), pass: String::new() };
+        let mut place = || rest.next().unwrap_or_else(none);
+        let three = [place(), place(), place()];
+        scene.set_pools(three);
+        if let Own::Luxos { added, .. } = &mut scene.dev.own {
+            *added = rest.collect();
+        }
+    } else {
+        scene.set_pools([0, 1, 2].map(|n| scene.dev.pool(n)));
+    }
+    plain(scene, reply, 'S', 55, "Pool list changed");
 }
 
 fn no_session(scene: &mut Scene<'_>, reply: &mut Reply) {
@@ -439,6 +483,10 @@ fn under_session(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) {
                 plain(scene, reply, 'E', 326, "Profile not found");
             }
         },
+        ("ledset", word) => {
+            scene.dev.locating = word.ends_with("blink");
+            plain(scene, reply, 'S', 303, "LED set");
+        }
         ("rebootdevice", _) => {
             scene.write(Change::Reboot);
             plain(scene, reply, 'S', 313, "Device rebooting");

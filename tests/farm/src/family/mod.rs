@@ -11,17 +11,22 @@ pub mod axeos;
 pub mod braiins;
 pub mod braiins_web;
 pub mod cgminer;
+pub mod elphapex;
 pub mod epic;
 pub mod futurebit;
 pub mod goldshell;
 pub mod luxos;
+pub mod marathon;
 pub mod proto;
+pub mod sealminer;
 pub mod vnish;
 pub mod web;
 pub mod whatsminer;
 pub mod whatsminer_token;
+pub mod whatsminer_v3;
 
-use crate::device::{Change, Device, ModeView, WriteResult};
+use crate::device::{Change, Device, ModeView, Pool, WriteResult};
+use crate::faults::FaultKind;
 use crate::models::Family;
 use crate::physics::Sensed;
 use crate::reply::{Dialect, Reply};
@@ -79,7 +84,10 @@ pub struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub fn new(dev: &'a mut Device, now: Millis, t: f64) -> Self {
-        let sensed = dev.sense(t);
+        let mut sensed = dev.sense(t);
+        if dev.faults.active(FaultKind::ZeroPower, t).is_some() {
+            (sensed.watts, sensed.fan_rpm) = (0.0, 0);
+        }
         Self { dev, now, t, sensed, sample: None, power: None, write: None, silent: false, delay: 0.0 }
     }
 
@@ -98,6 +106,16 @@ impl<'a> Scene<'a> {
         let before = self.dev.mode();
         let result = self.dev.apply(self.t, change);
         self.note(before, result)
+    }
+
+    /// Takes other pools, unless the device lies, and keeps that for the log.
+    pub fn set_pools(&mut self, pools: [Pool; 3]) {
+        let before = self.dev.mode();
+        let lies = self.dev.faults.active(FaultKind::Lie, self.t).is_some();
+        if !lies {
+            self.dev.pools = Some(Box::new(pools));
+        }
+        self.note(before, if lies { WriteResult::Ignored } else { WriteResult::Taken });
     }
 
     /// Keeps a write that was refused before it reached the device.
@@ -231,7 +249,7 @@ pub fn answer(dev: &mut Device, now: Millis, t: f64, request: &[u8]) -> Answer {
 
 /// Whether `a+b` is understood. Newer Antminers take it for a name they do not know.
 fn joins(dev: &Device) -> bool {
-    dev.model.family != Family::Antminer || dev.model.old_style
+    !dev.model.family.has_pages() || dev.model.old_style
 }
 
 fn run(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) {
@@ -283,7 +301,11 @@ fn joined(scene: &mut Scene<'_>, commands: &str, reply: &mut Reply) {
 
 fn report(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) -> Outcome {
     match scene.dev.model.family {
-        Family::Antminer => antminer::report(scene, ask.command, reply),
+        Family::Antminer | Family::Hiveon | Family::Hammer => antminer::report(scene, ask.command, reply),
+        Family::WhatsminerV3 => Outcome::Unknown,
+        Family::Sealminer => sealminer::report(scene, ask.command, reply),
+        // Nothing listens there.
+        Family::Marathon | Family::Elphapex => Outcome::Unknown,
         Family::Whatsminer => whatsminer::report(scene, ask.command, reply),
         Family::Avalon => avalon::report(scene, ask.command, reply),
         Family::Braiins => braiins::report(scene, ask.command, reply),
@@ -304,9 +326,10 @@ fn control(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) -> Outcome {
         Family::Braiins => braiins::control(scene, ask, reply),
         Family::Luxos => luxos::control(scene, ask, reply),
         Family::Cgminer => cgminer::control(scene, ask, reply),
+        Family::WhatsminerV3 => whatsminer_v3::old_api(scene, ask.command, reply),
+        Family::Sealminer => sealminer::control(scene, ask, reply),
+        Family::Marathon | Family::Elphapex => Outcome::Unknown,
         // Everything that writes is in no group that a caller of port 4028 is in.
-        Family::Antminer if is_control(Family::Antminer, ask.command) => Outcome::Denied,
-        Family::Antminer => Outcome::Unknown,
         family if is_control(family, ask.command) => Outcome::Denied,
         _ => Outcome::Unknown,
     }
@@ -343,7 +366,8 @@ fn is_control(family: Family, command: &str) -> bool {
         "switchpool",
         "zero",
     ];
-    const LUXOS: &[&str] = &["logon", "logoff", "session", "curtail", "profileset", "profileget"];
+    const LUXOS: &[&str] =
+        &["logon", "logoff", "session", "curtail", "profileset", "profileget", "ledset", "rebootdevice"];
     CGMINER.contains(&command)
         || match family {
             Family::Luxos => LUXOS.contains(&command),
@@ -356,7 +380,10 @@ fn is_control(family: Family, command: &str) -> bool {
 /// How the device's firmware names itself in `Description`.
 fn description(dev: &Device) -> Cow<'static, str> {
     match dev.model.family {
-        Family::Antminer => "cgminer 1.0.0".into(),
+        Family::Antminer | Family::Hiveon => "cgminer 1.0.0".into(),
+        Family::Hammer => "ccminer 2.3.3".into(),
+        Family::Sealminer => "bdminer 4.11.1".into(),
+        Family::WhatsminerV3 | Family::Marathon | Family::Elphapex => "cgminer 4.9.2".into(),
         Family::Whatsminer => "cgminer 4.9.2".into(),
         Family::Avalon => "cgminer 4.11.1".into(),
         Family::Braiins => format!("BOSer {}", dev.model.build).into(),

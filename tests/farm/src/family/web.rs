@@ -30,7 +30,8 @@ pub struct WebState {
 /// Answers one request to the web server, or to ePIC's on the API port.
 pub fn answer(scene: &mut Scene<'_>, request: &WebRequest<'_>) -> WebAnswer {
     let mut answer = match scene.dev.model.family {
-        Family::Antminer => antminer_web::answer(scene, request),
+        family if family.has_pages() => antminer_web::answer(scene, request),
+        Family::Marathon | Family::Elphapex => antminer_web::answer(scene, request),
         Family::Vnish => vnish::answer(scene, request),
         Family::Epic => epic::answer(scene, request),
         Family::Braiins => braiins_web::answer(scene, request),

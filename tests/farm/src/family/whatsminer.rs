@@ -5,7 +5,8 @@
 
 use super::whatsminer_token::{Unreadable, decrypt, encrypt, md5crypt};
 use super::{Ask, Outcome, Scene, Shares, host, status};
-use crate::device::{Change, Own, Token, WriteResult};
+use crate::device::{Change, Own, Pool, Token, WriteResult};
+use crate::faults::FaultKind;
 use crate::physics::{Level, Phase};
 use crate::reply::{Reply, rounded};
 use crate::rng::Channel;
@@ -42,12 +43,11 @@ fn power_mode(level: Level) -> &'static str {
 
 /// The power limit that the device holds: its own, or the model's.
 fn limit(scene: &Scene<'_>) -> u32 {
-    scene
-        .dev
-        .plant
-        .settings
-        .limit
-        .unwrap_or((scene.dev.plant.plate_watts() * 1.05 / 100.0).ceil() as u32 * 100)
+    scene.dev.plant.settings.limit.unwrap_or(own_limit(scene))
+}
+
+fn own_limit(scene: &Scene<'_>) -> u32 {
+    (scene.dev.plant.plate_watts() * 1.05 / 100.0).ceil() as u32 * 100
 }
 
 fn summary(scene: &mut Scene<'_>, reply: &mut Reply) {
@@ -160,6 +160,9 @@ fn pools(scene: &Scene<'_>, reply: &mut Reply) {
     reply.rows("POOLS");
     for n in 0..3 {
         let pool = scene.dev.pool(n);
+        if pool.url.is_empty() {
+            continue;
+        }
         let mine = |v: u64| if n == 0 { v } else { 0 };
         // This firmware counts pools from one.
         reply.row_n("POOL", n + 1);
@@ -256,9 +259,10 @@ pub fn control(scene: &mut Scene<'_>, ask: Ask<'_>, reply: &mut Reply) -> Outcom
             )
         }
         "get_miner_info" => format!(
-            r#"{{"ip":"{}","proto":"dhcp","netmask":"255.255.0.0","gateway":"","dns":"","hostname":"WhatsMiner","mac":"{}","ledstat":"auto","minersn":"{}","miner_type":"{}"}}"#,
+            r#"{{"ip":"{}","proto":"dhcp","netmask":"255.255.0.0","gateway":"","dns":"","hostname":"WhatsMiner","mac":"{}","ledstat":"{}","minersn":"{}","miner_type":"{}"}}"#,
             scene.dev.ip,
             scene.dev.mac(),
+            if scene.dev.locating { "manual" } else { "auto" },
             scene.dev.serial(0, 20),
             model.name,
         ),
@@ -296,9 +300,12 @@ fn is_write(command: &str) -> bool {
 
 fn get_token(scene: &mut Scene<'_>, out: &mut String) -> Outcome {
     let (now, draws) = (scene.now, scene.dev.draws);
+    let busy = scene.dev.faults.active(FaultKind::Busy, scene.t).is_some();
+    let life = scene.dev.faults.active(FaultKind::Expire, scene.t).map(|fault| fault.value.max(0.0));
+    let life = life.map_or(TOKEN_LIFE, |seconds| DurationMs((seconds * 1e3) as u64));
     let Own::Whatsminer { tokens, issued } = &mut scene.dev.own else { return Outcome::Unknown };
     tokens.retain(|t| t.expires > now);
-    if tokens.len() >= TOKENS {
+    if tokens.len() >= TOKENS || busy {
         flat(scene, out, 'E', 136, r#""over max token times""#);
         return Outcome::Done;
     }
@@ -309,7 +316,7 @@ fn get_token(scene: &mut Scene<'_>, out: &mut String) -> Outcome {
     let time = format!("{:04}", now.0.div_euclid(1000).rem_euclid(10_000));
     let key = md5crypt(PASSWORD, &salt);
     let sign = md5crypt(&format!("{key}{time}"), &new_salt);
-    tokens.push_back(Token { sign, key, expires: now.plus(TOKEN_LIFE) });
+    tokens.push_back(Token { sign, key, expires: now.plus(life) });
     let msg = format!(r#"{{"time":"{time}","salt":"{salt}","newsalt":"{new_salt}"}}"#);
     flat(scene, out, 'S', 134, &msg);
     Outcome::Done
@@ -390,12 +397,31 @@ fn write(scene: &mut Scene<'_>, name: &str, text: &dyn Fn(&str) -> String) -> Op
         "adjust_power_limit" => {
             let watts: u32 = text("power_limit").parse().ok()?;
             let max = (scene.dev.plant.plate_watts() * 1.2) as u32;
-            Change::Limit(Some(watts).filter(|w| (500..=max).contains(w)).map(Some)?)
+            let watts = Some(watts).filter(|w| (500..=max).contains(w))?;
+            // The model's own limit is no limit.
+            Change::Limit(Some(watts).filter(|w| *w != own_limit(scene)))
         }
         "set_power_pct" => {
             let percent: u32 = text("percent").parse().ok().filter(|p| (0..=100).contains(p))?;
             let watts = (scene.dev.plant.plate_watts() * f64::from(percent) / 100.0) as u32;
             Change::Limit((percent < 100).then_some(watts))
+        }
+        "set_led" => {
+            scene.dev.locating = text("param") != "auto";
+            return Some(WriteResult::Taken);
+        }
+        "update_pools" => {
+            let pool = |url: &str, user: &str, pass: &str| Pool {
+                url: text(url),
+                user: text(user),
+                pass: text(pass),
+            };
+            scene.set_pools([
+                pool("pool1", "worker1", "passwd1"),
+                pool("pool2", "worker2", "passwd2"),
+                pool("pool3", "worker3", "passwd3"),
+            ]);
+            return Some(WriteResult::Taken);
         }
         "restart_btminer" => Change::Restart,
         "reboot" => Change::Reboot,

@@ -53,6 +53,11 @@ pub fn md5crypt(password: &str, salt: &str) -> String {
     out
 }
 
+/// The text under an AES key itself, as API 3 seals pools.
+pub fn decrypt_with(key: &[u8; 32], data: &str) -> Option<String> {
+    open(&Aes256::new(&(*key).into()), data).ok()
+}
+
 fn cipher(key: &str) -> Aes256 {
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     let mut bytes = [0; 32];
@@ -84,12 +89,15 @@ pub enum Unreadable {
 
 /// The text under `key`, its padding removed.
 pub fn decrypt(key: &str, data: &str) -> Result<String, Unreadable> {
+    open(&cipher(key), data)
+}
+
+fn open(cipher: &Aes256, data: &str) -> Result<String, Unreadable> {
     let compact: String = data.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let mut bytes = STANDARD.decode(compact).map_err(|_| Unreadable::Base64)?;
     if bytes.is_empty() || bytes.len() % 16 != 0 {
         return Err(Unreadable::Key);
     }
-    let cipher = cipher(key);
     for chunk in bytes.chunks_exact_mut(16) {
         let mut block = Block::<Aes256>::default();
         block.copy_from_slice(chunk);
