@@ -176,6 +176,9 @@ fn assemble(
         Some(Word::No) => Some(false),
         _ => None,
     };
+    if finds.model_unit.is_some_and(|unit| unit.hashrate.is_nan()) && reading.hashrate.is_none() {
+        reading.warnings.push("it is not known in which unit this model counts its hashrate".to_owned());
+    }
     fill_lists(profile, &finds, &mut reading);
     if profile.shares_of_pool_in_use {
         share_out(&mut reading);

@@ -412,7 +412,11 @@ impl Profile {
         let compiled: Vec<(&[String], u16, Rule)> =
             lines.iter().map(|(replies, block, rule)| (replies.as_slice(), *block, rule.clone())).collect();
         let extractor = Extractor::compile(&compiled);
+        // A rate in an unknown unit is no number, and so no rate.
         let unit = |name: &Spanned<String>| {
+            if name.get_ref() == "unknown" {
+                return Ok(f64::NAN);
+            }
             rate_factor(name.get_ref()).ok_or_else(|| {
                 error(at(name.span().start), format!("\"{}\" is no unit of a hashrate", name.get_ref()))
             })

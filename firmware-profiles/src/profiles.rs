@@ -15,6 +15,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("antminer-stock.toml", include_str!("../profiles/antminer-stock.toml")),
     ("auradine.toml", include_str!("../profiles/auradine.toml")),
     ("avalon-nano3.toml", include_str!("../profiles/avalon-nano3.toml")),
+    ("avalon-nano3s.toml", include_str!("../profiles/avalon-nano3s.toml")),
     ("avalon.toml", include_str!("../profiles/avalon.toml")),
     ("axeos.toml", include_str!("../profiles/axeos.toml")),
     ("baikal.toml", include_str!("../profiles/baikal.toml")),

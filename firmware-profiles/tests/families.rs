@@ -366,6 +366,19 @@ const CASES: &[Case] = &[
         pools: &[],
         is_mining: Some(true),
     },
+    Case {
+        firmware: "avalon-nano3s",
+        replies: &[(
+            "estats",
+            r#"{"STATS":[{"ID":"AVALON0","MM ID0":"Ver[Nano3s-25021401_56abae7] SYSTEMSTATU[Work: In Work, Hash Board: 1 ] ITemp[-273] OTemp[56] TMax[97] TAvg[89] Fan1[2040] FanR[41%] PS[0 0 27535 4 0 3667 133] GHSspd[6600.25]"}]}"#,
+        )],
+        hashrate_hs: Some(6600.25e9),
+        power_w: Some(133.0),
+        temps: &[56.0, 97.0, 89.0],
+        fans: &[2040],
+        pools: &[],
+        is_mining: Some(true),
+    },
     // GPU and CPU miners: the text of ccminer and cpuminer, and the rows of sgminer's kin.
     Case {
         firmware: "cgminer",
@@ -443,6 +456,20 @@ fn each_form_is_recognised_and_read() {
             assert_eq!(pools, case.pools, "{at}");
         }
     }
+}
+
+#[test]
+fn a_rate_in_an_unknown_unit_is_unknown() {
+    let stats = |unit: &str| {
+        format!(r#"{{"STATS":[{{"Type":"Antminer X5"}},{{"GHS 5s":"212.50"{unit},"chain_rate1":"70.5"}}]}}"#)
+    };
+    let (_, reading) = read(&[("stats", &stats(""))]).unwrap();
+    assert_eq!((reading.hashrate, reading.power), (None, None));
+    assert!(reading.boards.iter().all(|board| board.hashrate.is_none()));
+    assert!(reading.warnings.iter().any(|w| w.contains("unit")), "{:?}", reading.warnings);
+    // A version that names its unit is read.
+    let (_, reading) = read(&[("stats", &stats(r#","rate_unit":"KH/s""#))]).unwrap();
+    assert_eq!(reading.hashrate.map(|h| h.get()), Some(212_500.0));
 }
 
 #[test]
