@@ -51,8 +51,9 @@ enum Command {
 /// Runs the program.
 pub fn run() -> ExitCode {
     let line = Line::parse();
-    let filter = EnvFilter::try_from_env("HASHINSIGHT_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,rumqttd=warn"));
+    // The broker's crate tells of every packet; whoever wants that names it.
+    let wanted = std::env::var("HASHINSIGHT_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::new(format!("sqlx=warn,rumqttd=warn,{wanted}"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

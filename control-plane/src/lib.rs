@@ -13,6 +13,7 @@ pub mod curtailment;
 pub mod error;
 pub mod fleet;
 pub mod identity;
+pub mod metrics;
 pub mod mqtt;
 pub mod random;
 mod sabotage;
@@ -47,6 +48,7 @@ pub struct App {
     pub fleet: fleet::Fleet,
     /// The certificate authority and the signing keys.
     pub agents: agents::Agents,
+    pub metrics: metrics::Metrics,
 }
 
 impl App {
@@ -69,6 +71,7 @@ impl App {
             identity: identity::Identity::default(),
             fleet: fleet::Fleet::default(),
             agents,
+            metrics: metrics::Metrics::default(),
         }))
     }
 }

@@ -1,7 +1,7 @@
 //! The handle that the control plane holds, and the supervision of the router.
 
 use crate::agents::{Agents, SendError};
-use crate::counters::{Counters, Ledger, one};
+use crate::counters::{Counters, Ledger, RefusedLately, one};
 use crate::crowd::Crowd;
 use crate::door;
 use crate::limits::DoorLimits;
@@ -89,9 +89,21 @@ impl Broker {
         gate: Arc<dyn Gate>,
     ) -> Result<(Self, mpsc::Receiver<Up>), BrokerError> {
         let Settings { listen, limits } = settings;
-        let listen_error = |source| BrokerError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.map_err(|source| BrokerError::Listen { address: listen, source })?;
+        Self::start_on(listener, limits, tls, gate).await
+    }
+
+    /// [`Broker::start`] on a listener that is bound already.
+    pub async fn start_on(
+        listener: TcpListener,
+        limits: DoorLimits,
+        tls: Arc<rustls::ServerConfig>,
+        gate: Arc<dyn Gate>,
+    ) -> Result<(Self, mpsc::Receiver<Up>), BrokerError> {
+        let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address =
+            listener.local_addr().map_err(|source| BrokerError::Listen { address: unbound, source })?;
         let limits = limits.bounded();
         let (up, receiver) = mpsc::channel(limits.up_queue);
         let ledger = Arc::new(Ledger::new());
@@ -145,6 +157,12 @@ impl Broker {
 
     pub fn counters(&self) -> Counters {
         self.0.ledger.snapshot()
+    }
+
+    /// What was refused since the last call, gathered by reason, agent and address; the most frequent
+    /// first, and [`REFUSALS_KEPT`](crate::REFUSALS_KEPT) at most. For an audit log that strangers can't flood.
+    pub fn take_refusals(&self) -> Vec<RefusedLately> {
+        self.0.ledger.take_refusals()
     }
 
     /// Closes all connections, without wills, and stops listening.

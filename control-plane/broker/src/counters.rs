@@ -4,7 +4,8 @@
 //! the number of those passed over.
 
 use hashinsight_protocol::ids::AgentId;
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,6 +13,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 const WARN_EVERY: Duration = Duration::from_secs(10);
+/// Different refusals gathered from one [`crate::Broker::take_refusals`] to the next; of those beyond,
+/// only the counters know.
+pub const REFUSALS_KEPT: usize = 256;
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -113,6 +117,29 @@ impl Counters {
     }
 }
 
+/// Refusals of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedLately {
+    pub why: Refusal,
+    /// Known once the certificate is verified.
+    pub agent: Option<AgentId>,
+    /// The peer's address; of IPv6 its network, since one peer has all of it.
+    pub from: IpAddr,
+    pub count: u64,
+    /// What the first of them was about.
+    pub detail: String,
+}
+
+/// An address as far as it tells peers apart.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+type Lately = HashMap<(Refusal, Option<AgentId>, IpAddr), (u64, String)>;
+
 macro_rules! ledger {
     ($($name:ident),*) => {
         /// The live counters.
@@ -120,6 +147,7 @@ macro_rules! ledger {
         pub(crate) struct Ledger {
             $(pub $name: AtomicU64,)*
             refused: Vec<Refused>,
+            lately: Mutex<Lately>,
         }
 
         impl Ledger {
@@ -127,6 +155,7 @@ macro_rules! ledger {
                 Self {
                     $($name: AtomicU64::new(0),)*
                     refused: Refusal::ALL.iter().map(|_| Refused::default()).collect(),
+                    lately: Mutex::default(),
                 }
             }
 
@@ -179,6 +208,7 @@ impl Ledger {
     pub fn refuse(&self, why: Refusal, peer: SocketAddr, agent: Option<AgentId>, detail: &str) {
         let Some(refused) = self.refused.get(why as usize) else { return };
         let count = refused.count.fetch_add(1, Relaxed) + 1;
+        self.gather(why, peer, agent, detail);
         let now = Instant::now();
         let passed_over = {
             // A poisoned lock holds nothing that could be half-made.
@@ -194,6 +224,28 @@ impl Ledger {
         };
         let agent = agent.map(|a| a.to_string()).unwrap_or_default();
         warn!(why = why.name(), %peer, agent, detail, passed_over, "refused at the door");
+    }
+}
+
+impl Ledger {
+    fn gather(&self, why: Refusal, peer: SocketAddr, agent: Option<AgentId>, detail: &str) {
+        // A poisoned lock holds nothing that could be half-made; so below.
+        let mut lately = self.lately.lock().unwrap_or_else(|e| e.into_inner());
+        let key = (why, agent, network(peer.ip()));
+        let full = lately.len() >= REFUSALS_KEPT;
+        match lately.get_mut(&key) {
+            Some((count, _)) => *count += 1,
+            None if full => {}
+            None => drop(lately.insert(key, (1, detail.to_owned()))),
+        }
+    }
+
+    pub fn take_refusals(&self) -> Vec<RefusedLately> {
+        let lately = std::mem::take(&mut *self.lately.lock().unwrap_or_else(|e| e.into_inner()));
+        let entry = |((why, agent, from), (count, detail))| RefusedLately { why, agent, from, count, detail };
+        let mut refusals: Vec<_> = lately.into_iter().map(entry).collect();
+        refusals.sort_by_key(|r| (std::cmp::Reverse(r.count), r.why as usize, r.agent, r.from));
+        refusals
     }
 }
 
@@ -216,6 +268,24 @@ impl Drop for Present<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_gathered_and_bounded() {
+        let ledger = Ledger::new();
+        let peer = |n: u16| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1));
+        for n in 0..1000 {
+            ledger.refuse(Refusal::Handshake, peer(n), None, "first");
+            ledger.refuse(Refusal::Topic, peer(7), Some(AgentId::from_random([1; 16])), "second");
+        }
+        let refusals = ledger.take_refusals();
+        assert_eq!(refusals.len(), REFUSALS_KEPT);
+        assert_eq!((refusals[0].why, refusals[0].count), (Refusal::Topic, 1000));
+        assert_eq!((refusals[1].count, refusals[1].detail.as_str()), (1, "first"));
+        assert!(ledger.take_refusals().is_empty());
+        assert_eq!(ledger.snapshot().refused(Refusal::Handshake), 1000);
+        let v6: [IpAddr; 2] = ["2001:db8::1".parse().unwrap(), "2001:db8::ffff:2".parse().unwrap()];
+        assert_eq!(network(v6[0]), network(v6[1]));
+    }
 
     #[test]
     fn every_refusal_is_counted_under_its_own_name() {

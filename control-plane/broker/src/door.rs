@@ -73,7 +73,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         };
         one(&shared.ledger.accepted);
         let place = loop {
-            match shared.crowd.enter(Instant::now()) {
+            match shared.crowd.enter(peer.ip(), Instant::now()) {
                 Some(place) => break place,
                 None => tokio::select! {
                     () = shared.stop.cancelled() => return,
@@ -160,6 +160,7 @@ async fn shake(
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| Refused::new(Refusal::Identity, "no certificate"))?;
     let (agent, certificate) = tls::identity(certificate).map_err(|e| Refused::new(Refusal::Identity, e))?;
+    place.proven();
     Ok((tls, agent, certificate))
 }
 

@@ -5,7 +5,9 @@
 //!
 //! The way of a connection:
 //! 1. TCP accept, TCP_NODELAY, one task each. Unfinished handshakes form a crowd of bounded size;
-//!    when it is full, peers that have not said a word make room first.
+//!    when it is full, peers that have not said a word make room first, then the slowest of the
+//!    address that has sent the most. (Slow peers from more addresses than the crowd has places can
+//!    keep newcomers waiting; who is connected is not disturbed even then.)
 //! 2. TLS with a deadline, client certificate required; its CN and O are both the agent's id.
 //! 3. CONNECT with a deadline; MQTT 3.1.1, the client id is the agent's id, a will only to the
 //!    agent's own presence topic. [`Gate`] decides from memory. Refusals are CONNACK codes.
@@ -46,6 +48,6 @@ mod tls;
 
 pub use agents::SendError;
 pub use broker::{Broker, BrokerError, Settings, Up};
-pub use counters::{Counters, Refusal};
+pub use counters::{Counters, REFUSALS_KEPT, Refusal, RefusedLately};
 pub use limits::DoorLimits;
 pub use tls::{Admission, CertificateId, Gate, server_tls};

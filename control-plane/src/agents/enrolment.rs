@@ -129,6 +129,7 @@ async fn answer(app: &App, request: Request<Incoming>, from: IpAddr) -> Response
     match handle(app, request, from).await {
         Ok(response) => json(StatusCode::OK, &response),
         Err(error) => {
+            app.metrics.enrolments_refused.add(1);
             let status = match error.kind() {
                 Kind::Invalid => StatusCode::BAD_REQUEST,
                 Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -182,6 +183,8 @@ async fn handle(app: &App, request: Request<Incoming>, from: IpAddr) -> Result<E
         && error.kind() == Kind::Forbidden
     {
         failures().count(from, app.clock.now());
+        // At most as many as an address has tries.
+        refused(app, "agent.enrol_refused", from, error).await;
     }
     enrolled
 }
@@ -220,6 +223,7 @@ pub async fn enrol(app: &App, request: &EnrolRequest, from: IpAddr) -> Result<En
 
     let known = Known { site, key: VerifyingKey(key), revoked: false };
     app.agents.directory.learn(agent, known, issued.fingerprint);
+    app.metrics.enrolled.add(1);
     app.live.changed(site);
     tracing::info!(%agent, %site, hostname, "An agent enrolled.");
     Ok(EnrolResponse {
@@ -233,6 +237,19 @@ pub async fn enrol(app: &App, request: &EnrolRequest, from: IpAddr) -> Result<En
         root_key: hex(&app.agents.keys.root().0),
         signing_keys: app.agents.keys.certified(),
     })
+}
+
+/// A refusal, into the audit log.
+async fn refused(app: &App, what: &str, from: IpAddr, why: &Error) {
+    let audited = async {
+        let mut tx = app.stores.business.begin().await?;
+        let text = why.text(Language::English);
+        audit::record(&mut tx, app.clock.now(), "enrolment", what, &from.to_string(), &text).await?;
+        tx.commit().await
+    };
+    if let Err(error) = audited.await {
+        tracing::error!(error = error.chain(), "A refusal could not be audited.");
+    }
 }
 
 fn host_and_port(host: &str, port: u16) -> String {

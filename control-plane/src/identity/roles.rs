@@ -25,6 +25,8 @@ pub enum Permission {
     OrderPlans,
     /// Approve and stop plans: miners stop and start.
     RunPlans,
+    /// Read the server's own counters.
+    SeeMetrics,
 }
 
 impl Role {
@@ -53,7 +55,7 @@ impl Role {
         use Permission::*;
         match self {
             Self::Owner | Self::Admin | Self::Operator => {
-                matches!(permission, ViewFleet | ExportReadings | OrderPlans | RunPlans)
+                matches!(permission, ViewFleet | ExportReadings | OrderPlans | RunPlans | SeeMetrics)
             }
             Self::Technician => matches!(permission, ViewFleet | ExportReadings),
             Self::Viewer => matches!(permission, ViewFleet),

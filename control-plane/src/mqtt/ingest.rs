@@ -15,7 +15,7 @@ use super::wire::{self, EventBatch, Message, Presence, Unknown};
 use super::{Heard, downlink, streams};
 use crate::App;
 use crate::agents::presence;
-use crate::args;
+use crate::{args, audit};
 use crate::error::{Error, Result};
 use crate::row;
 use crate::sabotage;
@@ -24,7 +24,7 @@ use crate::telemetry::batches::{self, Batch};
 use crate::telemetry::gaps;
 use crate::telemetry::keys::Keys;
 use crate::telemetry::ledger::StreamKey;
-use crate::telemetry::once::{Acks, Arrived, Ledgers};
+use crate::telemetry::once::{Acks, Arrived, Counts, Ledgers};
 use crate::telemetry::parked::{self, Why};
 use hashinsight_broker::{Broker, Up};
 use hashinsight_protocol::events::EventV1;
@@ -160,6 +160,7 @@ impl Ingest {
                 return Err(error);
             }
         };
+        self.count(stored.counts);
         tracing::debug!(?stored.counts, "Telemetry stored.");
         self.acknowledge(stored.acks);
         for agent in stored.agents {
@@ -191,6 +192,7 @@ impl Ingest {
         let mut tx = self.app.stores.business.begin().await?;
         let stored = streams::store(&mut tx, batches, |agent| Some(directory.known(agent)?.site)).await?;
         tx.commit().await?;
+        self.count(stored.counts);
         tracing::debug!(?stored.counts, "Events stored.");
         self.acknowledge(stored.acks);
         for site in stored.effects.sites {
@@ -233,6 +235,15 @@ impl Ingest {
         }
     }
 
+    fn count(&self, counts: Counts) {
+        let metrics = &self.app.metrics;
+        metrics.batches_stored.add(counts.stored);
+        metrics.batches_duplicate.add(counts.duplicates);
+        metrics.batches_parked.add(counts.parked);
+        metrics.batches_quarantined.add(counts.quarantined);
+        metrics.batches_withheld.add(counts.withheld);
+    }
+
     fn changed(&self, agent: AgentId) {
         if let Some(known) = self.app.agents.directory.known(agent) {
             self.app.live.changed(known.site);
@@ -265,6 +276,7 @@ impl Ingest {
 
     /// Reports a refused message, for people to see.
     async fn complain(&mut self, agent: AgentId, stream: Stream, why: &str, now: Millis) {
+        self.app.metrics.messages_refused.add(1);
         let (last, count) = self.complaints.entry(agent).or_insert((Millis(i64::MIN), 0));
         *count += 1;
         if now.since(*last) < COMPLAIN_EVERY {
@@ -273,16 +285,17 @@ impl Ingest {
         tracing::warn!(%agent, stream = stream.name(), why, count, "Messages were refused.");
         let body = serde_json::json!({ "stream": stream.name(), "why": why, "count": *count }).to_string();
         (*last, *count) = (now, 0);
-        let listed = self
-            .app
-            .stores
-            .business
-            .execute(
+        let listed = async {
+            let mut tx = self.app.stores.business.begin().await?;
+            tx.execute(
                 "insert into agent_events (agent_id, kind, at, received_at, body) values ($1, 'refused', $2, $2, $3)",
-                args![agent, now, body],
+                args![agent, now, &body],
             )
-            .await;
-        if let Err(error) = listed {
+            .await?;
+            audit::record(&mut tx, now, "ingest", "agent.refused", &agent.to_string(), &body).await?;
+            tx.commit().await
+        };
+        if let Err(error) = listed.await {
             tracing::error!(error = error.chain(), "A refusal could not be listed.");
         }
     }

@@ -5,6 +5,7 @@ pub mod downlink;
 mod heard;
 pub mod ingest;
 mod nudge;
+mod refusals;
 pub mod streams;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ pub use nudge::Nudge;
 use crate::App;
 use crate::agents::{certificates, presence};
 use crate::error::{Error, Kind, Result};
-use hashinsight_broker::{Broker, DoorLimits, Settings, server_tls};
+use hashinsight_broker::{Broker, DoorLimits, server_tls};
 use hashinsight_protocol::ids::AgentId;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -36,13 +37,10 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationT
     };
     let authorities = [app.agents.authority.certificate().clone()];
     let tls = server_tls(&authorities, server.chain.clone(), server.key.clone_key()).map_err(failed)?;
-    // The broker binds by itself; the address was held until here.
-    let listen = app.addresses.mqtt;
-    drop(listener);
-    let settings =
-        Settings { listen, limits: DoorLimits { up_queue: ingest::MOST, ..DoorLimits::default() } };
+    let limits = DoorLimits { up_queue: ingest::MOST, ..DoorLimits::default() };
     let gate = Arc::clone(&app.agents.directory);
-    let (broker, up) = Broker::start(settings, tls, gate).await.map_err(failed)?;
+    let (broker, up) = Broker::start_on(listener, limits, tls, gate).await.map_err(failed)?;
+    app.metrics.watch(broker.clone());
 
     let heard = Arc::new(Heard::default());
     let mut parts = JoinSet::new();
@@ -56,6 +54,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationT
     // What is in flight is not acknowledged and comes again.
     broker.shutdown().await;
     parts.shutdown().await;
+    // What was refused since the last summary.
+    refusals::Audit::default().write(&app, &broker).await?;
     outcome
 }
 
@@ -66,6 +66,7 @@ async fn keep_in_step(
     heard: Arc<Heard>,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    let mut refusals = refusals::Audit::default();
     let mut turns = tokio::time::interval(certificates::EVERY.into());
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -75,10 +76,11 @@ async fn keep_in_step(
         }
         let turn = async {
             cut_off_revoked(&app, &broker).await?;
-            note_presence(&app, &broker, &heard).await
+            note_presence(&app, &broker, &heard).await?;
+            refusals.write(&app, &broker).await
         };
         if let Err(error) = turn.await {
-            tracing::error!(error = error.chain(), "The agents' access could not be looked up.");
+            tracing::error!(error = error.chain(), "The agents' access could not be brought up to date.");
         }
     }
 }

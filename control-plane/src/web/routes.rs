@@ -3,7 +3,7 @@
 use super::server::Peer;
 use super::{api, assets, errors, guard, headers, pages, sse};
 use crate::App;
-use crate::identity::Permission::{self, ExportReadings, OrderPlans, RunPlans, ViewFleet};
+use crate::identity::Permission::{self, ExportReadings, OrderPlans, RunPlans, SeeMetrics, ViewFleet};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
@@ -64,6 +64,7 @@ pub fn table() -> Vec<Route> {
         post("/plans/{id}/approve", May(RunPlans), pages::plan::approve),
         get("/plans/{id}/stop", May(RunPlans), pages::plan::confirm_stop),
         post("/plans/{id}/stop", May(RunPlans), pages::plan::stop),
+        get("/metrics", May(SeeMetrics), api::metrics::show),
         get("/api/v1/sites", May(ViewFleet), api::sites::list),
         get("/api/v1/sites/{site}/summary", May(ViewFleet), api::sites::summary),
         get("/api/v1/sites/{site}/miners", May(ViewFleet), api::sites::miners),

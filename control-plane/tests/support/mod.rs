@@ -1,6 +1,6 @@
 //! A control plane on free ports and an agent that speaks to it over the real wire.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, dead_code, reason = "each test file uses a part of this; a panic is a failed test")]
 
 use hashinsight_control_plane::agents::{self, tokens};
 use hashinsight_control_plane::clock::Clock;
@@ -40,7 +40,7 @@ pub struct Plane {
     pub site: SiteId,
     pub folder: Arc<tempfile::TempDir>,
     parts: JoinSet<()>,
-    _stop: DropGuard,
+    stop: DropGuard,
 }
 
 impl Plane {
@@ -74,7 +74,7 @@ impl Plane {
         let (stop_a, stop_b) = (stop.clone(), stop.clone());
         parts.spawn(async move { agents::serve(a, enrol, stop_a).await.unwrap() });
         parts.spawn(async move { mqtt::serve(b, wire, stop_b).await.unwrap() });
-        Self { app, site, folder, parts, _stop: stop.drop_guard() }
+        Self { app, site, folder, parts, stop: stop.drop_guard() }
     }
 
     /// As if the machine lost its power: nothing is said goodbye to.
@@ -82,6 +82,16 @@ impl Plane {
         self.parts.shutdown().await;
         self.app.stores.close().await;
         Arc::clone(&self.folder)
+    }
+
+    /// Ends it in order; its folder and databases stay.
+    pub async fn stop(self) -> (Arc<tempfile::TempDir>, Arc<App>) {
+        let Self { app, folder, mut parts, stop, .. } = self;
+        drop(stop);
+        while let Some(ended) = timeout(SOON, parts.join_next()).await.unwrap() {
+            ended.unwrap();
+        }
+        (folder, app)
     }
 
     pub async fn token(&self) -> EnrolmentToken {
@@ -174,7 +184,7 @@ pub fn enrol_body(secret: &str, tls_key: &rcgen::KeyPair, key: &SigningKey) -> V
     serde_json::to_vec(&request).unwrap()
 }
 
-fn client(roots: RootCertStore) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+pub fn client(roots: RootCertStore) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -190,7 +200,7 @@ pub struct Agent {
     pub id: AgentId,
     pub epoch: Epoch,
     pub key: SigningKey,
-    tls: Arc<ClientConfig>,
+    pub tls: Arc<ClientConfig>,
     pub signers: Vec<VerifyingKey>,
 }
 
