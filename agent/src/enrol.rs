@@ -7,39 +7,21 @@
 
 use crate::cli::{ConfigArg, Failure};
 use crate::clock::Clock;
+use crate::https;
 use crate::identity_files::{self, Identity, NewIdentity, Settings};
 use crate::uplink::client_config;
 use clap::Args;
-use hashinsight_protocol::enrolment::{
-    ENROL_PATH, EnrolRefusal, EnrolRequest, EnrolResponse, EnrolmentToken, hex,
-};
-use hashinsight_protocol::limits::{self, bounded_text};
+use hashinsight_protocol::enrolment::{ENROL_PATH, EnrolRequest, EnrolResponse, EnrolmentToken, hex};
+use hashinsight_protocol::limits::bounded_text;
 use hashinsight_protocol::signing::SigningKey;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use ring::digest::{SHA256, digest};
+use hyper::Uri;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
 
 const DEFAULT_PORT: u16 = 8884;
-const CONNECT: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub struct EnrolArgs {
@@ -73,13 +55,15 @@ pub async fn enrol(args: EnrolArgs) -> Result<(), Failure> {
         hostname: args.name.as_deref().map_or_else(hostname, bounded_text),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let response = ask(&host, port, *token.ca_fingerprint(), &request).await?;
-    let settings = accept(&token, &keys, &response)?;
+    let clock = Clock::system()?;
+    let pinned = *token.ca_fingerprint();
+    let response = https::post_to_pinned(&host, port, ENROL_PATH, &request, pinned, &clock).await?;
+    let settings = accept(&token, &keys, &response, format!("{host}:{port}"))?;
     let new = NewIdentity {
         settings: &settings,
         tls_key_pem: &keys.tls_key_pem,
         certificate_pem: &response.certificate_pem,
-        ca_pem: &response.ca_pem,
+        trust: &response.trust,
         batch_seed: &keys.batch_seed,
     };
     identity_files::write(&config.data_dir, &new)?;
@@ -168,156 +152,37 @@ fn hostname() -> String {
     bounded_text(&name.nodename().to_string_lossy())
 }
 
-async fn ask(
-    host: &str,
-    port: u16,
-    fingerprint: [u8; 32],
-    request: &EnrolRequest,
-) -> Result<EnrolResponse, Failure> {
-    let silent = |_| Failure::new(format!("the control plane at {host}:{port} does not answer"));
-    let tcp = timeout(CONNECT, TcpStream::connect((host, port)))
-        .await
-        .map_err(silent)?
-        .map_err(|error| Failure::new(format!("cannot reach the control plane at {host}:{port}: {error}")))?;
-    let pinned = Arc::new(Pinned::new(fingerprint));
-    let mut config = client_config(&Clock::system()?)?
-        .dangerous()
-        .with_custom_certificate_verifier(pinned.clone())
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Failure::new(format!("\"{host}\" is not a host name or an IP address")))?;
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp);
-    let tls = timeout(CONNECT, tls).await.map_err(silent)?.map_err(|error| {
-        if pinned.other.load(Ordering::Relaxed) {
-            Failure::new(format!(
-                "the server at {host}:{port} is not the control plane that made this token; check the address \
-                 and make a new token"
-            ))
-        } else {
-            Failure::new(format!("no secure connection to {host}:{port}: {error}"))
-        }
-    })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let body = Bytes::from(serde_json::to_vec(request)?);
-    let http = Request::builder()
-        .method(Method::POST)
-        .uri(ENROL_PATH)
-        .header("host", format!("{host}:{port}"))
-        .header("content-type", "application/json")
-        .body(Full::new(body))?;
-    let answer = async {
-        let answer = sender.send_request(http).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), limits::ENROLMENT_BYTES).collect().await;
-        let body = body.map_err(|_| Failure::new("the control plane's answer is cut short or too long"))?;
-        Ok::<_, Failure>((status, body.to_bytes()))
-    };
-    let (status, body) = timeout(ANSWER, answer).await.map_err(silent)??;
-    if status != StatusCode::OK {
-        let said = serde_json::from_slice::<EnrolRefusal>(&body).map(|refusal| bounded_text(&refusal.error));
-        let said = said.unwrap_or_else(|_| format!("HTTP {status}"));
-        return Err(Failure::new(format!("the control plane refuses: {said}")));
-    }
-    serde_json::from_slice(&body)
-        .map_err(|error| Failure::new(format!("the control plane's answer cannot be understood: {error}")))
-}
-
 /// Checks an answer before anything is written.
-fn accept(token: &EnrolmentToken, keys: &Keys, response: &EnrolResponse) -> Result<Settings, Failure> {
+fn accept(
+    token: &EnrolmentToken,
+    keys: &Keys,
+    response: &EnrolResponse,
+    control: String,
+) -> Result<Settings, Failure> {
     let bad = |what: &str| Failure::new(format!("the control plane's answer is faulty: {what}"));
-    let pem = |text: &str| CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let authorities = pem(&response.ca_pem).map_err(|_| bad("its authorities are not PEM"))?;
-    if !authorities.iter().any(|ca| is(ca, token.ca_fingerprint())) {
+    let (_, trust) = identity_files::trusted(&response.root_key, &response.trust).map_err(|e| bad(&e))?;
+    let named = |der: &Vec<u8>| https::is(&der.as_slice().into(), token.ca_fingerprint());
+    if !trust.authorities.iter().any(named) {
         return Err(bad("the token's authority is not among its authorities"));
     }
-    let chain = pem(&response.certificate_pem).map_err(|_| bad("its certificate is not PEM"))?;
+    let chain = CertificateDer::pem_slice_iter(response.certificate_pem.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|_| bad("its certificate is not PEM"))?;
     let key = PrivateKeyDer::from_pem_slice(keys.tls_key_pem.as_bytes())?;
     // Also checks that the certificate is for this key.
     client_config(&Clock::system()?)?
         .with_root_certificates(RootCertStore::empty())
         .with_client_auth_cert(chain, key)
         .map_err(|error| bad(&format!("its certificate does not fit: {error}")))?;
-    identity_files::certified(&response.root_key, &response.signing_keys).map_err(bad)?;
-    if response.broker.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-        return Err(bad("the broker's address has no port"));
-    }
-    ServerName::try_from(response.broker_name.as_str()).map_err(|_| bad("the broker's name is not one"))?;
+    identity_files::check_address(&response.broker, &response.broker_name).map_err(bad)?;
     Ok(Settings {
         agent: response.agent,
         site: response.site,
         site_name: bounded_text(&response.site_name),
         broker: response.broker.clone(),
         broker_name: response.broker_name.clone(),
+        control,
         root_key: response.root_key.clone(),
-        signing_keys: response.signing_keys.clone(),
     })
-}
-
-fn is(certificate: &CertificateDer<'_>, fingerprint: &[u8; 32]) -> bool {
-    digest(&SHA256, certificate).as_ref() == fingerprint
-}
-
-/// Takes a server whose chain ends in the authority with a certain fingerprint. The name is not looked at:
-/// the authority is the operator's own and certifies no other servers.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: [u8; 32],
-    provider: CryptoProvider,
-    /// Another authority was shown.
-    other: AtomicBool,
-}
-
-impl Pinned {
-    fn new(fingerprint: [u8; 32]) -> Self {
-        let provider = rustls::crypto::ring::default_provider();
-        Self { fingerprint, provider, other: AtomicBool::new(false) }
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(authority) = intermediates.iter().find(|ca| is(ca, &self.fingerprint)) else {
-            self.other.store(true, Ordering::Relaxed);
-            return Err(rustls::CertificateError::UnknownIssuer.into());
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.clone().into_owned())?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

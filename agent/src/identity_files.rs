@@ -1,13 +1,17 @@
-//! Who this agent is: the folder `identity` in the data folder, written once by enrolment.
+//! Who this agent is: the folder `identity` in the data folder, made by enrolment.
 //!
-//! `agent.json` (ids, broker, pinned keys), `tls.key` and `tls.crt` (mutual TLS), `ca.pem` (authorities of
-//! the broker), `batch.key` (signs what is sent). The folder is made whole under another name and renamed,
-//! so it's there completely or not at all; folder 0700, files 0600.
+//! `agent.json` (ids, addresses, the pinned root), `tls.pem` (key and certificate of mutual TLS, in one file
+//! so that they always fit), `trust` (whom to believe, signed by the root), `batch.key` (signs what is
+//! sent). The folder is made whole under another name and renamed, so it's there completely or not at
+//! all; folder 0700, files 0600. Renewal replaces single files, each at once and whole.
 
 use crate::store::Sealer;
-use hashinsight_protocol::enrolment::{CertifiedKey, from_hex, hex};
+use crate::trust::Trust;
+use hashinsight_protocol::enrolment::{RenewResponse, from_hex, hex};
 use hashinsight_protocol::ids::{AgentId, SiteId};
-use hashinsight_protocol::signing::{Purpose, SigningKey, VerifyingKey};
+use hashinsight_protocol::signing::{SigningKey, VerifyingKey};
+use hashinsight_protocol::trust::{SignedTrustV1, TrustListV1};
+use hashinsight_protocol::units::Millis;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
@@ -40,18 +44,22 @@ pub struct Settings {
     pub broker: String,
     /// Name to expect in the broker's certificate.
     pub broker_name: String,
+    /// Host and port of enrolment and renewal.
+    pub control: String,
     /// The pinned root, 64 hex digits.
     pub root_key: String,
-    pub signing_keys: Vec<CertifiedKey>,
 }
 
 /// An enrolled agent.
 pub struct Identity {
     pub settings: Settings,
-    /// Keys that sign documents and orders, each certified by the pinned root.
-    pub keys: Vec<VerifyingKey>,
     pub certificate: Vec<CertificateDer<'static>>,
-    pub authorities: Vec<CertificateDer<'static>>,
+    /// The same as text.
+    pub certificate_pem: String,
+    /// From when to when the certificate is good.
+    pub valid: (Millis, Millis),
+    root: VerifyingKey,
+    trust: TrustListV1,
     key: PrivateKeyDer<'static>,
     batch_key: Arc<SigningKey>,
 }
@@ -61,7 +69,8 @@ pub struct NewIdentity<'a> {
     pub settings: &'a Settings,
     pub tls_key_pem: &'a str,
     pub certificate_pem: &'a str,
-    pub ca_pem: &'a str,
+    /// The trust list as text.
+    pub trust: &'a str,
     pub batch_seed: &'a [u8; 32],
 }
 
@@ -95,26 +104,33 @@ impl Identity {
         };
         let settings: Settings =
             serde_json::from_slice(&read("agent.json")?).map_err(|e| damaged("agent.json", &e))?;
-        let keys = certified(&settings.root_key, &settings.signing_keys)
-            .map_err(|reason| damaged("agent.json", &reason))?;
-        let certificates = |name: &str| {
-            let bytes = read(name)?;
-            let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-            all.ok().filter(|all| !all.is_empty()).ok_or_else(|| damaged(name, &"no certificate in it"))
-        };
-        let key = PrivateKeyDer::from_pem_slice(&read("tls.key")?).map_err(|e| damaged("tls.key", &e))?;
-        let seed = String::from_utf8(read("batch.key")?).ok().and_then(|text| from_hex(text.trim()));
+        let text = |name: &str| String::from_utf8(read(name)?).map_err(|e| damaged(name, &e));
+        let (root, trust) = trusted(&settings.root_key, &text("trust")?).map_err(|e| damaged("trust", &e))?;
+        let tls = text("tls.pem")?;
+        let key = PrivateKeyDer::from_pem_slice(tls.as_bytes()).map_err(|e| damaged("tls.pem", &e))?;
+        let begin = tls.find("-----BEGIN CERTIFICATE").unwrap_or(tls.len());
+        let certificate_pem = tls[begin..].to_owned();
+        let certificate: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect();
+        let certificate = certificate.unwrap_or_default();
+        let valid = certificate.first().and_then(validity);
+        let valid = valid.ok_or_else(|| damaged("tls.pem", &"no certificate in it"))?;
+        let seed = from_hex(text("batch.key")?.trim());
         let batch_key = seed
             .and_then(|seed| SigningKey::from_seed(&seed).ok())
             .ok_or_else(|| damaged("batch.key", &"no key in it"))?;
-        Ok(Self {
-            keys,
-            certificate: certificates("tls.crt")?,
-            authorities: certificates("ca.pem")?,
-            settings,
-            key,
-            batch_key: Arc::new(batch_key),
-        })
+        let batch_key = Arc::new(batch_key);
+        Ok(Self { settings, certificate, certificate_pem, valid, root, trust, key, batch_key })
+    }
+
+    /// Whom this agent trusts; what it learns is kept in the data folder.
+    pub fn trust(&self, data_dir: &Path) -> Trust {
+        Trust::new(self.root, self.trust.clone(), Some(data_dir))
+    }
+
+    /// Host and port of the control plane's enrolment.
+    pub fn control(&self) -> Option<(String, u16)> {
+        let (host, port) = self.settings.control.rsplit_once(':')?;
+        Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
     }
 
     pub fn agent(&self) -> AgentId {
@@ -132,16 +148,92 @@ impl Identity {
     }
 }
 
-/// The keys that the root has certified; all others are ignored.
+/// The root, and the list that it has signed.
 ///
 /// # Errors
-/// The root is not a key, or has certified none of them.
-pub fn certified(root: &str, keys: &[CertifiedKey]) -> Result<Vec<VerifyingKey>, &'static str> {
+/// The root is no key, or the list is not its own or names nobody.
+pub fn trusted(root: &str, trust: &str) -> Result<(VerifyingKey, TrustListV1), String> {
     let root = VerifyingKey(from_hex(root).ok_or("the root key is not 64 hex digits")?);
-    let is_certified =
-        |key: &&CertifiedKey| root.verify(Purpose::Certify, &[&key.key.0], &key.signature).is_ok();
-    let keys: Vec<_> = keys.iter().filter(is_certified).map(|key| key.key).collect();
-    if keys.is_empty() { Err("the root has certified none of the signing keys") } else { Ok(keys) }
+    let list = SignedTrustV1::from_text(trust).and_then(|signed| signed.open(&root));
+    let list = list.map_err(|e| format!("the trust list: {e}"))?;
+    if list.signing_keys.is_empty() || list.authorities.is_empty() {
+        return Err("the trust list names no key or no authority".to_owned());
+    }
+    Ok((root, list))
+}
+
+/// Checks where the control plane says that the broker is.
+///
+/// # Errors
+/// It can't be an address, or not a name.
+pub fn check_address(broker: &str, name: &str) -> Result<(), &'static str> {
+    if broker.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        return Err("the broker's address has no port");
+    }
+    rustls::pki_types::ServerName::try_from(name).map_err(|_| "the broker's name is not one")?;
+    Ok(())
+}
+
+fn validity(certificate: &CertificateDer<'_>) -> Option<(Millis, Millis)> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let at = |time: x509_parser::time::ASN1Time| Millis(time.timestamp().saturating_mul(1000));
+    Some((at(parsed.validity().not_before), at(parsed.validity().not_after)))
+}
+
+/// Puts a trust list in place of the one held.
+///
+/// # Errors
+/// The folder can't be written to.
+pub fn write_trust(data_dir: &Path, signed: &SignedTrustV1) -> Result<(), IdentityError> {
+    let path = folder(data_dir).join("trust");
+    let text = signed.to_text().map_err(|e| IdentityError::Damaged { path, reason: e.to_string() })?;
+    replace(data_dir, "trust", &text)
+}
+
+/// Stores what a renewal brought: key and certificate first, at once; then where the broker is.
+///
+/// # Errors
+/// The folder can't be written to, or what was to be written can't be used.
+pub fn write_renewed(data_dir: &Path, key_pem: &str, answer: &RenewResponse) -> Result<(), IdentityError> {
+    let damaged = |reason: String| IdentityError::Damaged { path: folder(data_dir).join("tls.pem"), reason };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(answer.certificate_pem.as_bytes()).collect();
+    let chain = chain.map_err(|e| damaged(e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|e| damaged(e.to_string()))?;
+    let provider = rustls::crypto::ring::default_provider();
+    rustls::sign::CertifiedKey::from_der(chain, key, &provider)
+        .map_err(|e| damaged(format!("the new certificate does not fit the new key ({e})")))?;
+    replace(data_dir, "tls.pem", &format!("{key_pem}{}", answer.certificate_pem))?;
+    let mut settings = Identity::load(data_dir)?.settings;
+    if (&settings.broker, &settings.broker_name) == (&answer.broker, &answer.broker_name) {
+        return Ok(());
+    }
+    (settings.broker, settings.broker_name) = (answer.broker.clone(), answer.broker_name.clone());
+    let text = serde_json::to_string_pretty(&settings).map_err(|e| damaged(e.to_string()))?;
+    replace(data_dir, "agent.json", &text)
+}
+
+/// Replaces a file of the identity: whole, on the disk.
+fn replace(data_dir: &Path, name: &str, text: &str) -> Result<(), IdentityError> {
+    let folder = folder(data_dir);
+    let (path, partial) = (folder.join(name), folder.join(format!(".{name}.new")));
+    let write = || {
+        // One of an interrupted try.
+        match std::fs::remove_file(&partial) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        write_private(&partial, text)?;
+        std::fs::rename(&partial, &path)?;
+        File::open(&folder)?.sync_all()
+    };
+    write().map_err(|source| IdentityError::Io { path: path.clone(), source })
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    own_like_folder(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// Writes an identity whole, or nothing.
@@ -172,21 +264,12 @@ fn write_folder(data_dir: &Path, partial: &Path, new: &NewIdentity<'_>) -> Resul
     let settings = serde_json::to_string_pretty(new.settings)
         .map_err(|e| IdentityError::Damaged { path: partial.join("agent.json"), reason: e.to_string() })?;
     let batch_key = hex(new.batch_seed);
-    for (name, text) in [
-        ("agent.json", settings.as_str()),
-        ("tls.key", new.tls_key_pem),
-        ("tls.crt", new.certificate_pem),
-        ("ca.pem", new.ca_pem),
-        ("batch.key", &batch_key),
-    ] {
+    let tls = format!("{}{}", new.tls_key_pem, new.certificate_pem);
+    for (name, text) in
+        [("agent.json", &settings), ("tls.pem", &tls), ("trust", &new.trust.to_owned()), ("batch.key", &batch_key)]
+    {
         let path = partial.join(name);
-        let mut options = OpenOptions::new();
-        let written = options.write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
-            own_like_folder(&path)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(io(&path))?;
+        write_private(&path, text).map_err(io(&path))?;
     }
     Identity::load_from(partial)?;
     let target = folder(data_dir);
@@ -219,23 +302,36 @@ pub fn private_folder(path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hashinsight_protocol::signing::Signature;
     use std::os::unix::fs::PermissionsExt;
 
-    fn settings(root: &SigningKey, keys: &[VerifyingKey]) -> Settings {
-        let certify = |key: &VerifyingKey| CertifiedKey {
-            key: *key,
-            signature: root.sign(Purpose::Certify, &[&key.0]),
-        };
+    fn root() -> SigningKey {
+        SigningKey::from_seed(&[1; 32]).expect("a seed")
+    }
+
+    fn settings() -> Settings {
         Settings {
             agent: AgentId::from_random([1; 16]),
             site: SiteId::from_random([2; 16]),
             site_name: "North".to_owned(),
             broker: "127.0.0.1:8883".to_owned(),
             broker_name: "hashinsight".to_owned(),
-            root_key: hex(&root.verifying_key().0),
-            signing_keys: keys.iter().map(certify).collect(),
+            control: "[::1]:8884".to_owned(),
+            root_key: hex(&root().verifying_key().0),
         }
+    }
+
+    fn trust(version: u64, keys: u8) -> SignedTrustV1 {
+        let key = |n: u8| SigningKey::from_seed(&[n + 1; 32]).expect("a seed").verifying_key();
+        let signing_keys = (0..keys).map(key).collect();
+        let list = TrustListV1 { version, issued: Millis(1), signing_keys, authorities: vec![vec![1, 2]] };
+        SignedTrustV1::sign(&root(), &list).expect("small")
+    }
+
+    /// Key and certificate.
+    fn tls() -> (String, String) {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::new(vec!["x".to_owned()]).and_then(|p| p.self_signed(&key));
+        (key.serialize_pem(), certificate.expect("a certificate").pem())
     }
 
     #[test]
@@ -244,22 +340,19 @@ mod tests {
         let data = dir.path().join("data");
         let missing = Identity::load(&data).err().expect("not enrolled").to_string();
         assert!(missing.contains("not enrolled"), "{missing}");
-        let root = SigningKey::from_seed(&[1; 32]).expect("a seed");
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = rcgen::CertificateParams::new(vec!["x".to_owned()])
-            .and_then(|p| p.self_signed(&key))
-            .expect("a certificate");
-        let settings = settings(&root, &[root.verifying_key()]);
+        let (settings, (tls_key_pem, certificate_pem)) = (settings(), tls());
+        let trusted = trust(1, 1).to_text().expect("small");
         let new = NewIdentity {
             settings: &settings,
-            tls_key_pem: &key.serialize_pem(),
-            certificate_pem: &certificate.pem(),
-            ca_pem: &certificate.pem(),
+            tls_key_pem: &tls_key_pem,
+            certificate_pem: &certificate_pem,
+            trust: &trusted,
             batch_seed: &[9; 32],
         };
         write(&data, &new).expect("written");
         let read = Identity::load(&data).expect("readable");
-        assert_eq!((read.agent(), read.keys), (settings.agent, vec![root.verifying_key()]));
+        assert_eq!((read.agent(), read.trust(&data).keys()), (settings.agent, vec![root().verifying_key()]));
+        assert_eq!(read.control(), Some(("::1".to_owned(), 8884)));
         for entry in std::fs::read_dir(folder(&data)).expect("a folder") {
             let mode = entry.and_then(|e| e.metadata()).expect("a file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
@@ -273,13 +366,11 @@ mod tests {
     fn what_cannot_be_read_back_is_not_written() {
         let dir = tempfile::tempdir().expect("a folder");
         let data = dir.path().join("data");
-        let root = SigningKey::from_seed(&[1; 32]).expect("a seed");
-        let settings = settings(&root, &[root.verifying_key()]);
         let new = NewIdentity {
-            settings: &settings,
+            settings: &settings(),
             tls_key_pem: "no key",
             certificate_pem: "no certificate",
-            ca_pem: "",
+            trust: &trust(1, 1).to_text().expect("small"),
             batch_seed: &[9; 32],
         };
         assert!(write(&data, &new).is_err());
@@ -287,13 +378,44 @@ mod tests {
     }
 
     #[test]
-    fn only_certified_keys_count() {
-        let root = SigningKey::from_seed(&[1; 32]).expect("a seed");
-        let [a, b] = [2, 3].map(|n| SigningKey::from_seed(&[n; 32]).expect("a seed").verifying_key());
-        let mut settings = settings(&root, &[a, b]);
-        settings.signing_keys[1].signature = Signature([0; 64]);
-        assert_eq!(certified(&settings.root_key, &settings.signing_keys), Ok(vec![a]));
-        assert!(certified(&settings.root_key, &settings.signing_keys[1..]).is_err());
-        assert!(certified("", &settings.signing_keys).is_err());
+    fn renewal_replaces_what_is_new_and_keeps_the_rest() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (settings, (tls_key_pem, certificate_pem)) = (settings(), tls());
+        let trusted = trust(1, 1).to_text().expect("small");
+        let new = NewIdentity {
+            settings: &settings,
+            tls_key_pem: &tls_key_pem,
+            certificate_pem: &certificate_pem,
+            trust: &trusted,
+            batch_seed: &[9; 32],
+        };
+        write(dir.path(), &new).expect("written");
+        let before = Identity::load(dir.path()).expect("readable");
+        assert!(before.trust(dir.path()).learn(&trust(2, 3)).expect("newer"));
+        let (next_key, next) = tls();
+        let answer = |certificate_pem: &str| RenewResponse {
+            certificate_pem: certificate_pem.to_owned(),
+            trust: String::new(),
+            broker: "other:1".to_owned(),
+            broker_name: "other".to_owned(),
+        };
+        assert!(write_renewed(dir.path(), &next_key, &answer(&certificate_pem)).is_err(), "of another key");
+        assert!(write_renewed(dir.path(), &next_key, &answer("")).is_err(), "nothing");
+        assert_eq!(Identity::load(dir.path()).expect("readable").certificate, before.certificate);
+        write_renewed(dir.path(), &next_key, &answer(&next)).expect("written");
+        let after = Identity::load(dir.path()).expect("readable");
+        assert_eq!((after.certificate_pem.as_str(), after.settings.broker.as_str()), (next.as_str(), "other:1"));
+        assert_eq!((after.trust.version, after.trust.signing_keys.len()), (2, 3));
+        assert_eq!(std::fs::read_dir(folder(dir.path())).expect("a folder").count(), 4, "nothing is left over");
+    }
+
+    #[test]
+    fn only_the_roots_list_counts() {
+        let text = trust(1, 1).to_text().expect("small");
+        let other = SigningKey::from_seed(&[9; 32]).expect("a seed").verifying_key();
+        assert!(trusted(&hex(&root().verifying_key().0), &text).is_ok());
+        assert!(trusted(&hex(&other.0), &text).is_err());
+        assert!(trusted("", &text).is_err());
+        assert!(trusted(&hex(&root().verifying_key().0), &trust(1, 0).to_text().expect("small")).is_err());
     }
 }

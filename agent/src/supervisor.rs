@@ -12,6 +12,7 @@ use crate::executor::Executor;
 use crate::identity_files::{self, Identity};
 use crate::poller::contact::Contacts;
 use crate::poller::{Field, Poller, Settings, follow};
+use crate::renewal::Holder;
 use crate::store::{Journal, Outbox};
 use crate::uplink::{self, Uplink};
 use hashinsight_firmware::Profiles;
@@ -21,7 +22,7 @@ use sd_notify::NotifyState;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,11 +48,8 @@ const REMEMBER: DurationMs = DurationMs::from_minutes(60);
 /// It can't start; or a part of it has ended by itself.
 pub async fn run(config: Config) -> Result<(), Failure> {
     log_to_stderr(&config.log)?;
-    let mut identity = Identity::load(&config.data_dir)?;
-    if let Some(broker) = &config.broker {
-        identity.settings.broker.clone_from(broker);
-    }
-    let identity = Arc::new(identity);
+    let holder = Holder::new(&config.data_dir, Identity::load(&config.data_dir)?, config.broker.clone());
+    let identity = holder.identity();
     let _lock = lock(&config.data_dir)?;
     let clock = Clock::system()?;
     let credentials = CredentialStore::load(&config.data_dir)?;
@@ -84,7 +82,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let uplink = Uplink {
         agent,
         sealer: identity.sealer(),
-        keys: identity.keys.clone(),
+        trust: holder.trust().clone(),
+        doubted: holder.doubted(),
+        refused: Mutex::default(),
         clock: clock.clone(),
         outbox: outbox.clone(),
         journal: journal.clone(),
@@ -106,7 +106,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             .spawn(named("the search for lost miners", Box::pin(follow::run(field, networks, stop.clone()))));
     }
     let data_dir = config.data_dir.clone();
-    parts.spawn(named("the uplink", Box::pin(async move { uplink::run(uplink, identity, &data_dir).await })));
+    let (renewing, renew_clock, renew_stop) = (holder.clone(), clock.clone(), stop.clone());
+    parts.spawn(named("the renewal", Box::pin(renewing.run(renew_clock, renew_stop))));
+    parts.spawn(named("the uplink", Box::pin(async move { uplink::run(uplink, holder, &data_dir).await })));
     let (tended, tend_clock, tend_stop) = (journal.clone(), clock.clone(), stop.clone());
     parts.spawn(named("the journal", Box::pin(async move { tended.tend(tend_clock, tend_stop).await })));
 

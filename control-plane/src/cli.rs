@@ -92,6 +92,9 @@ async fn command(line: Line) -> Result<()> {
             println!("The databases in {} have this version's schema.", config.data.display());
             Ok(())
         }
+        Command::Admin { data, command: admin::Admin::Keys(command) } => {
+            admin::keys(command, &of(data)?.data, Clock::system().now())
+        }
         Command::Admin { data, command } => {
             let config = of(data)?;
             let stores = open_existing(&config).await?;

@@ -39,7 +39,7 @@ const NOT_AUTHORIZED: u8 = 5;
 
 fn roots(plane: &Plane) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    roots.add(plane.app.agents.authority.certificate().clone()).unwrap();
+    roots.add(plane.app.agents.held().authority.certificate().clone()).unwrap();
     roots
 }
 
@@ -54,7 +54,7 @@ fn issued_at(plane: &Plane, agent: AgentId, at: Millis) -> Arc<ClientConfig> {
     let key = KeyPair::generate().unwrap();
     let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
     let request = Request::from_pem(&csr).unwrap();
-    let issued = plane.app.agents.authority.issue(&request, agent, at).unwrap();
+    let issued = plane.app.agents.held().authority.issue(&request, agent, at).unwrap();
     shown(plane, &issued.pem, &key)
 }
 

@@ -3,9 +3,11 @@
 //! The token names the certificate authority by its fingerprint, so the agent verifies the server it
 //! talks to without any public certificate: `hi1.<secret, 52 base32 digits>.<SHA-256 of the authority's
 //! certificate, 64 hex digits>`.
+//!
+//! Renewal comes to the same port: the present certificate, expired or not, a request for the next one,
+//! and the proof that whoever asks holds the present one's key.
 
 use crate::ids::{AgentId, SiteId};
-use crate::signing::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +15,8 @@ use thiserror::Error;
 
 /// Path of the request on the enrolment port.
 pub const ENROL_PATH: &str = "/enrol";
+/// Path of the renewal of a certificate, on the same port.
+pub const RENEW_PATH: &str = "/renew";
 
 /// `POST` [`ENROL_PATH`], JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,24 +40,49 @@ pub struct EnrolResponse {
     pub site_name: String,
     /// The agent's certificate chain, PEM.
     pub certificate_pem: String,
-    /// Authorities of the broker's certificate, PEM.
-    pub ca_pem: String,
     /// Host and port of the broker.
     pub broker: String,
     /// Name to expect in the broker's certificate.
     pub broker_name: String,
-    /// The offline root of the signing keys, 64 hex digits; pinned.
+    /// The offline root, 64 hex digits; pinned.
     pub root_key: String,
-    /// Keys that sign documents and orders, each certified by the root.
-    pub signing_keys: Vec<CertifiedKey>,
+    /// Keys and authorities to trust, signed by the root: [`crate::trust::SignedTrustV1::to_text`].
+    pub trust: String,
 }
 
-/// A signing key with the root's word for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertifiedKey {
-    pub key: VerifyingKey,
-    /// Over the key, for [`crate::signing::Purpose::Certify`].
-    pub signature: Signature,
+/// `POST` [`RENEW_PATH`], JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// The present certificate, PEM; it may have expired.
+    pub certificate_pem: String,
+    /// Certificate signing request of a new key, PEM.
+    pub csr_pem: String,
+    /// ECDSA P-256 with SHA-256, ASN.1 form, hex, by the present certificate's key over
+    /// [`renewal_message`].
+    pub proof: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewResponse {
+    /// The agent's new certificate chain, PEM.
+    pub certificate_pem: String,
+    /// As in [`EnrolResponse`]; so are the others.
+    pub trust: String,
+    pub broker: String,
+    pub broker_name: String,
+}
+
+/// What the proof of a renewal signs. A request that is repeated by a stranger gets a certificate of a
+/// key that the stranger does not have.
+pub fn renewal_message(certificate_pem: &str, csr_pem: &str) -> Vec<u8> {
+    let mut message = b"hashinsight renewal 1\0".to_vec();
+    for part in [certificate_pem, csr_pem] {
+        message.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        message.extend_from_slice(part.as_bytes());
+    }
+    message
 }
 
 /// An answer that is not a certificate.
@@ -133,6 +162,16 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(out, "{byte:02x}");
         out
     })
+}
+
+/// Any number of bytes in hex.
+pub fn from_hex_bytes(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16);
+    let pair = |pair: &[u8]| match pair {
+        [a, b] => u8::try_from(digit(*a)? * 16 + digit(*b)?).ok(),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(pair).collect()
 }
 
 /// Exactly `N` bytes in hex.

@@ -171,6 +171,8 @@ pub enum AlarmKindV1 {
     Clock,
     /// Another device answers at a miner's address.
     Identity,
+    /// Messages came from the broker that the control plane has not signed.
+    Downlink,
 }
 
 macro_rules! events {

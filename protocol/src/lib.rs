@@ -21,4 +21,5 @@ pub mod readiness;
 pub mod signing;
 pub mod telemetry;
 pub mod topics;
+pub mod trust;
 pub mod units;

@@ -26,6 +26,10 @@ pub const SCOPE_MINERS: usize = 20_000;
 pub const INTERVALS: usize = 1024;
 /// Bytes of a text that a person wrote or a device said.
 pub const TEXT_BYTES: usize = 512;
+/// Keys, and authorities, that one trust list may name.
+pub const TRUSTED: usize = 8;
+/// A certificate, DER; ours take 500.
+pub const CERTIFICATE_BYTES: usize = 4096;
 /// A request or reply of enrolment and certificate renewal.
 pub const ENROLMENT_BYTES: usize = 64 * 1024;
 

@@ -17,8 +17,8 @@ pub enum Purpose {
     Down,
     /// One part of a desired document.
     Part,
-    /// A key certified by the offline root.
-    Certify,
+    /// A list of keys to trust, by the offline root.
+    Trust,
 }
 
 impl Purpose {
@@ -27,7 +27,7 @@ impl Purpose {
             Self::Up => b"hashinsight up 1\0",
             Self::Down => b"hashinsight down 1\0",
             Self::Part => b"hashinsight part 1\0",
-            Self::Certify => b"hashinsight key 1\0",
+            Self::Trust => b"hashinsight trust 1\0",
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Down {
     Desired,
     /// A small signed order.
     Order,
+    /// The list of keys to trust, signed by the root.
+    Keys,
 }
 
 impl Stream {
@@ -67,7 +69,7 @@ impl Stream {
 }
 
 impl Down {
-    pub const ALL: [Self; 4] = [Self::Ack, Self::Welcome, Self::Desired, Self::Order];
+    pub const ALL: [Self; 5] = [Self::Ack, Self::Welcome, Self::Desired, Self::Order, Self::Keys];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -75,6 +77,7 @@ impl Down {
             Self::Welcome => "welcome",
             Self::Desired => "desired",
             Self::Order => "order",
+            Self::Keys => "keys",
         }
     }
 
@@ -85,6 +88,7 @@ impl Down {
             Self::Welcome => 66,
             Self::Desired => 67,
             Self::Order => 68,
+            Self::Keys => 69,
         }
     }
 

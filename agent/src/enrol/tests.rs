@@ -1,7 +1,9 @@
 use super::*;
-use hashinsight_protocol::enrolment::CertifiedKey;
+use hashinsight_protocol::trust::{SignedTrustV1, TrustListV1};
+use hashinsight_protocol::units::Millis;
+use ring::digest::{SHA256, digest};
+use std::sync::Arc;
 use hashinsight_protocol::ids::{AgentId, SiteId};
-use hashinsight_protocol::signing::Purpose;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,19 +78,26 @@ async fn serve(
     address
 }
 
-fn response(certificate_pem: String, ca_pem: String) -> EnrolResponse {
+/// A list by the root with this seed.
+fn trust(root: u8, authority: &Authority) -> String {
+    let root = SigningKey::from_seed(&[root; 32]).expect("a seed");
+    let signing_keys = vec![SigningKey::from_seed(&[2; 32]).expect("a seed").verifying_key()];
+    let authorities = vec![authority.certificate.der().to_vec()];
+    let list = TrustListV1 { version: 1, issued: Millis(0), signing_keys, authorities };
+    SignedTrustV1::sign(&root, &list).and_then(|signed| signed.to_text()).expect("small")
+}
+
+fn response(certificate_pem: String, authority: &Authority) -> EnrolResponse {
     let root = SigningKey::from_seed(&[1; 32]).expect("a seed");
-    let key = SigningKey::from_seed(&[2; 32]).expect("a seed").verifying_key();
     EnrolResponse {
         agent: AgentId::from_random([1; 16]),
         site: SiteId::from_random([2; 16]),
         site_name: "North".to_owned(),
         certificate_pem,
-        ca_pem,
         broker: "127.0.0.1:8883".to_owned(),
         broker_name: "hashinsight".to_owned(),
         root_key: hex(&root.verifying_key().0),
-        signing_keys: vec![CertifiedKey { key, signature: root.sign(Purpose::Certify, &[&key.0]) }],
+        trust: trust(1, authority),
     }
 }
 
@@ -124,7 +133,7 @@ async fn a_gateway_is_enrolled() {
     let address = serve(&authority, move |request| {
         assert_eq!(request.secret, secret);
         assert_eq!(request.batch_key.len(), 64);
-        let answer = response(signer.sign(&request.csr_pem), signer.certificate.pem());
+        let answer = response(signer.sign(&request.csr_pem), &signer);
         (200, serde_json::to_string(&answer).expect("json"))
     })
     .await;
@@ -159,15 +168,15 @@ async fn an_answer_is_checked_before_it_is_kept() {
     type Spoil = fn(&mut EnrolResponse, &Authority);
     let cases: [(Spoil, &str); 5] = [
         (|r, a| r.certificate_pem = a.certificate.pem(), "does not fit"),
-        (|r, _| r.ca_pem = Authority::new().certificate.pem(), "not among its authorities"),
-        (|r, _| r.signing_keys.clear(), "certified none"),
+        (|r, _| r.trust = trust(1, &Authority::new()), "not among its authorities"),
+        (|r, a| r.trust = trust(9, a), "trust list"),
         (|r, _| r.broker = "broker".to_owned(), "no port"),
         (|r, _| r.broker_name = "not a name!".to_owned(), "name is not one"),
     ];
     for (spoil, part) in cases {
         let signer = authority.clone();
         let address = serve(&authority, move |request| {
-            let mut answer = response(signer.sign(&request.csr_pem), signer.certificate.pem());
+            let mut answer = response(signer.sign(&request.csr_pem), &signer);
             spoil(&mut answer, &signer);
             (200, serde_json::to_string(&answer).expect("json"))
         })

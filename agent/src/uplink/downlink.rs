@@ -8,6 +8,7 @@ use hashinsight_protocol::order::OrderV1;
 use hashinsight_protocol::presence::{AckV1, WelcomeV1};
 use hashinsight_protocol::signing::VerifyingKey;
 use hashinsight_protocol::topics::{Down, Topic};
+use hashinsight_protocol::trust::SignedTrustV1;
 use thiserror::Error;
 
 /// A verified word of the control plane.
@@ -17,6 +18,8 @@ pub(crate) enum Word {
     Welcome(WelcomeV1),
     Desired(Opened),
     Order(OrderV1),
+    /// To be judged by the root's signature in it.
+    Keys(SignedTrustV1),
 }
 
 /// Why a message is not taken.
@@ -43,11 +46,16 @@ pub(crate) fn open(
         return Err(Refusal::Topic);
     }
     let envelope = Envelope::open(Topic::Down(to, kind), payload)?;
-    envelope.verify_down(keys)?;
+    // The list of the keys themselves carries the root's own signature: the key that signed its envelope
+    // may be one that only the list makes known.
+    if kind != Down::Keys {
+        envelope.verify_down(keys)?;
+    }
     Ok(match kind {
         Down::Ack => Word::Ack(AckV1::decode(envelope.body)?),
         Down::Welcome => Word::Welcome(WelcomeV1::decode(envelope.body)?),
         Down::Order => Word::Order(OrderV1::decode(envelope.body)?),
+        Down::Keys => Word::Keys(SignedTrustV1::decode(envelope.body)?),
         Down::Desired => {
             let document = DesiredDocumentV1::decode(envelope.body)?;
             if document.agent != agent {

@@ -9,13 +9,14 @@
 //! sent again after a pause that doubles; an acknowledgement deletes, and nothing else does. A control
 //! plane that is too busy withholds acknowledgements, and the window stands still.
 //!
-//! **Taking**: an envelope counts when it is addressed to this agent and signed by a key that the pinned
-//! root has certified. A document is taken whole when it is newer, each part verified alone. An order is
+//! **Taking**: an envelope counts when it is addressed to this agent and signed by a key of the trust list that
+//! the pinned root has signed; the list itself by the root's signature alone. What counts not is refused,
+//! counted and audited. A document is taken whole when it is newer, each part verified alone. An order is
 //! stored before it acts, once. Both reach the engine as soon as they are stored.
 //!
 //! **Recovery**: after any failure all of the connection is thrown away, the MQTT client included, and the
 //! next one begins after a pause with a random part, 0.5 to 30 s. A connection on which the broker stays
-//! silent, or the control plane doesn't answer, is a failed one.
+//! silent, or the control plane doesn't answer, is a failed one. When TLS fails, [`crate::renewal`] is told.
 
 mod downlink;
 mod relay;
@@ -27,17 +28,18 @@ pub use relay::LinkError;
 pub(crate) use relay::client_config;
 
 use crate::clock::Clock;
-use crate::identity_files::Identity;
+use crate::renewal::Holder;
 use crate::store::{Journal, Outbox, Sealer};
+use crate::trust::Trust;
 use hashinsight_protocol::ids::AgentId;
-use hashinsight_protocol::signing::VerifyingKey;
 use hashinsight_protocol::units::Millis;
 use ring::rand::{SecureRandom, SystemRandom};
 use session::End;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::{Connect, MqttConnector};
 
@@ -48,8 +50,11 @@ pub type Watched = (u16, Millis);
 pub struct Uplink {
     pub agent: AgentId,
     pub sealer: Sealer,
-    /// Keys whose documents and orders are taken.
-    pub keys: Vec<VerifyingKey>,
+    /// Whose documents and orders are taken.
+    pub trust: Trust,
+    /// Told when certificates may be the reason that there is no connection.
+    pub doubted: Arc<Notify>,
+    pub refused: Mutex<Refused>,
     pub clock: Clock,
     pub outbox: Outbox,
     pub journal: Journal,
@@ -59,12 +64,20 @@ pub struct Uplink {
     pub stop: CancellationToken,
 }
 
+/// Messages that were not the control plane's.
+#[derive(Debug, Default)]
+pub struct Refused {
+    count: u64,
+    /// When they were last told of.
+    told: Option<Instant>,
+}
+
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps up a connection by the identity's broker until stopped.
-pub async fn run(uplink: Uplink, identity: Arc<Identity>, data_dir: &Path) {
-    let connector = MqttConnector::new(identity, uplink.clock.clone(), data_dir);
+pub async fn run(uplink: Uplink, holder: Holder, data_dir: &Path) {
+    let connector = MqttConnector::new(holder, uplink.clock.clone(), data_dir);
     keep_up(&uplink, &connector).await;
 }
 
@@ -82,6 +95,9 @@ async fn keep_up<C: Connect>(uplink: &Uplink, connector: &C) {
             Ok(End::Stopped) => return,
             Ok(End::Again) => {}
             Err(error) => {
+                if error.is_about_trust() {
+                    uplink.doubted.notify_one();
+                }
                 let text = error.to_string();
                 // The same failure a thousand times is one line.
                 if text == told {

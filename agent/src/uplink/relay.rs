@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::identity_files::{self, Identity};
-use rustls::pki_types::{InvalidDnsNameError, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 use std::fs::File;
@@ -84,9 +84,14 @@ impl Relay {
 }
 
 /// Connects to the broker and opens the private socket.
-pub(crate) async fn open(identity: &Identity, clock: &Clock, data_dir: &Path) -> Result<Relay, LinkError> {
+pub(crate) async fn open(
+    identity: &Identity,
+    authorities: &[CertificateDer<'static>],
+    clock: &Clock,
+    data_dir: &Path,
+) -> Result<Relay, LinkError> {
     let broker = &identity.settings.broker;
-    let tls = connector(identity, clock)?;
+    let tls = connector(identity, authorities, clock)?;
     let name = ServerName::try_from(identity.settings.broker_name.clone())?;
     let (host, port) = broker.rsplit_once(':').ok_or_else(|| LinkError::Address(broker.clone()))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -123,9 +128,13 @@ pub(crate) async fn open(identity: &Identity, clock: &Clock, data_dir: &Path) ->
     Ok(Relay { socket, trouble, _task: AbortOnDropHandle::new(task), _folder: folder })
 }
 
-fn connector(identity: &Identity, clock: &Clock) -> Result<TlsConnector, LinkError> {
+fn connector(
+    identity: &Identity,
+    authorities: &[CertificateDer<'static>],
+    clock: &Clock,
+) -> Result<TlsConnector, LinkError> {
     let mut roots = RootCertStore::empty();
-    for authority in &identity.authorities {
+    for authority in authorities {
         roots.add(authority.clone()).map_err(LinkError::Certificate)?;
     }
     let config = client_config(clock)

@@ -6,9 +6,12 @@ use super::sender::Window;
 use super::wire::{Connect, Incoming, Wire};
 use super::{Uplink, Watched};
 use crate::store::{Journal, Kept, Outbox, StoreError, Taken, Verdict};
+use crate::trust::NotTaken;
 use hashinsight_protocol::clock::{ClockStateV1, MomentV1};
 use hashinsight_protocol::envelope::{Body, FORMAT};
+use hashinsight_protocol::events::{AlarmKindV1, AlarmV1, EventV1};
 use hashinsight_protocol::ids::Epoch;
+use hashinsight_protocol::limits::bounded_text;
 use hashinsight_protocol::order::{CommandV1, OrderV1};
 use hashinsight_protocol::plan::PlanV1;
 use hashinsight_protocol::presence::{
@@ -34,6 +37,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a welcome's word that somebody watches holds.
 const WATCHED: DurationMs = DurationMs::from_minutes(5);
 const LONGEST_WATCH: DurationMs = DurationMs::from_minutes(60);
+/// Refused messages are audited this often at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
@@ -61,6 +66,18 @@ pub(crate) enum SessionError {
     NoWelcome,
     #[error("the control plane has stopped to acknowledge")]
     Unanswered,
+}
+
+impl SessionError {
+    /// Whether certificates may be the reason: TLS says so on either side.
+    pub fn is_about_trust(&self) -> bool {
+        match self {
+            Self::Link(LinkError::Tls(_) | LinkError::Handshake { .. }) => true,
+            // In TLS 1.3 the client learns of its refusal after the handshake.
+            Self::Down(why) => why.contains("alert") || why.contains("certificate"),
+            _ => false,
+        }
+    }
 }
 
 /// Where a stream is kept.
@@ -317,7 +334,7 @@ impl<W: Wire> Session<'_, W> {
             Incoming::Message { topic, payload } => (topic, payload),
             Incoming::Connected | Incoming::Subscribed => return Ok(None),
         };
-        match downlink::open(self.uplink.agent, &self.uplink.keys, &topic, &payload) {
+        match downlink::open(self.uplink.agent, &self.uplink.trust.keys(), &topic, &payload) {
             Ok(Word::Ack(ack)) => return self.ack(ack).await,
             Ok(Word::Welcome(welcome)) => return self.welcome(welcome).await,
             Ok(Word::Desired(document)) => {
@@ -330,9 +347,38 @@ impl<W: Wire> Session<'_, W> {
                 }
             }
             Ok(Word::Order(order)) => self.order(order).await,
-            Err(refusal) => tracing::warn!(%topic, %refusal, "a message is refused"),
+            Ok(Word::Keys(signed)) => match self.uplink.trust.learn(&signed) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(version = self.uplink.trust.version(), "a trust list is taken"),
+                Err(NotTaken::Files(error)) => tracing::error!(%error, "a trust list could not be stored"),
+                Err(NotTaken::Trust(error)) => self.refuse(&topic, &error).await,
+            },
+            Err(refusal) => self.refuse(&topic, &refusal).await,
         }
         Ok(None)
+    }
+
+    /// Counts what can't be the control plane's word, and now and then writes it to the audit stream: somebody
+    /// speaks in its name.
+    async fn refuse(&self, topic: &str, why: &impl std::fmt::Display) {
+        let count = {
+            // Whole at every moment, so a poisoned lock is as good as any.
+            let mut refused = self.uplink.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            refused.count += 1;
+            let now = Instant::now();
+            if refused.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+                return;
+            }
+            refused.told = Some(now);
+            refused.count
+        };
+        tracing::warn!(topic, %why, count, "messages from the broker are refused");
+        let text = bounded_text(&format!("{count} messages from the broker were refused; the last on {topic}: {why}"));
+        let alarm = EventV1::Alarm(AlarmV1 { kind: AlarmKindV1::Downlink, miner: None, text });
+        let at = self.uplink.clock.now();
+        if let Err(error) = self.uplink.journal.record(Stream::Audit, at, vec![alarm]).await {
+            tracing::error!(%error, "a refusal could not be audited");
+        }
     }
 
     async fn welcome(&mut self, welcome: WelcomeV1) -> Result<Option<End>, SessionError> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::store::tests_support::{at, plan, sealer};
 use hashinsight_protocol::document::{DesiredDocumentV1, SignedPartV1};
 use hashinsight_protocol::envelope::{Body, Envelope, seal_down};
-use hashinsight_protocol::events::{AlarmKindV1, AlarmV1, EventV1};
+use hashinsight_protocol::events::{AlarmKindV1, AlarmV1, EventV1, EventsV1};
 use hashinsight_protocol::ids::{Epoch, MinerId, OrderId};
 use hashinsight_protocol::limits;
 use hashinsight_protocol::order::{CommandV1, OrderV1};
@@ -13,6 +13,7 @@ use hashinsight_protocol::presence::{AckV1, GoodbyeV1, HeldV1, HelloV1, WelcomeV
 use hashinsight_protocol::signing::SigningKey;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1};
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};
+use hashinsight_protocol::trust::{SignedTrustV1, TrustListV1};
 use hashinsight_protocol::units::DurationMs;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -140,6 +141,16 @@ struct Site {
     cycle: u64,
 }
 
+fn root() -> SigningKey {
+    SigningKey::from_seed(&[3; 32]).expect("a seed")
+}
+
+/// A list that names the signing key of this seed.
+fn trust_list(version: u64, key: u8) -> TrustListV1 {
+    let signing_keys = vec![SigningKey::from_seed(&[key; 32]).expect("a seed").verifying_key()];
+    TrustListV1 { version, issued: Millis(0), signing_keys, authorities: vec![vec![1]] }
+}
+
 impl Site {
     async fn new() -> Self {
         Self::with_backlog(0).await
@@ -156,7 +167,9 @@ impl Site {
         let uplink = Uplink {
             agent: sealer(1).agent,
             sealer: sealer(1),
-            keys: vec![SigningKey::from_seed(&[7; 32]).expect("a seed").verifying_key()],
+            trust: Trust::new(root().verifying_key(), trust_list(1, 7), None),
+            doubted: Arc::default(),
+            refused: Mutex::default(),
             clock: clock.clone(),
             outbox: outbox.clone(),
             journal: journal.clone(),
@@ -321,6 +334,79 @@ async fn a_stop_reaches_the_engine_at_once_even_before_the_welcome() {
     let stopped = plans.wait_for(|p| p.iter().any(|held| held.stop.is_some()));
     timeout(Duration::from_secs(5), stopped).await.expect("in time").expect("open");
     assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
+}
+
+/// Alarms in the audit stream.
+async fn alarms(site: &Site) -> Vec<String> {
+    let kept = site.journal.pending(Stream::Audit, 0, u64::MAX, 100).await.expect("readable");
+    let mut texts = Vec::new();
+    for kept in kept {
+        let envelope = Envelope::open(Topic::Up(sealer(1).agent, Stream::Audit), &kept.envelope).expect("ours");
+        for raw in EventsV1::decode(envelope.body).expect("events").events {
+            if let Ok(EventV1::Alarm(alarm)) = EventV1::from_raw(&raw) {
+                texts.push(alarm.text);
+            }
+        }
+    }
+    texts
+}
+
+#[tokio::test]
+async fn forged_and_replayed_words_change_nothing_and_are_audited() {
+    let mut site = Site::new().await;
+    let mut plans = site.journal.plans();
+    let cloud = site.welcomed().await;
+    let document = |version, plans: &[u8]| {
+        let part = |n: &u8| SignedPartV1::plan(&cloud.key, cloud.agent, &plan(*n, 1));
+        let parts = plans.iter().map(|n| part(n).expect("small")).collect();
+        let document = DesiredDocumentV1 { agent: cloud.agent, version, issued: Millis(0), parts };
+        document.encode().expect("small")
+    };
+    let (old, new) = (document(1, &[1]), document(2, &[1, 2]));
+    cloud.say(Down::Desired, &old).await;
+    cloud.say(Down::Desired, &new).await;
+    timeout(Duration::from_secs(5), plans.wait_for(|p| p.len() == 2)).await.expect("in time").expect("open");
+    // What was said before comes again: the newer document stays.
+    cloud.say(Down::Desired, &old).await;
+    let forger = SigningKey::from_seed(&[8; 32]).expect("a seed");
+    for _ in 0..5 {
+        cloud.say_as(&forger, Down::Desired, &document(3, &[])).await;
+        cloud.say_as(&forger, Down::Welcome, &[1, 2, 3]).await;
+    }
+    // A list by another root, and an older one.
+    let signed = |root: &SigningKey, list| SignedTrustV1::sign(root, &list).and_then(|s| s.encode()).expect("small");
+    cloud.say_as(&forger, Down::Keys, &signed(&forger, trust_list(9, 8))).await;
+    cloud.say(Down::Keys, &signed(&root(), trust_list(0, 8))).await;
+    cloud.say_as(&forger, Down::Desired, &document(4, &[])).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(plans.borrow().len(), 2);
+    assert_eq!(site.journal.document().await.expect("readable"), 2);
+    let alarms = alarms(&site).await;
+    assert_eq!(alarms.len(), 1, "not one a message: {alarms:?}");
+    assert!(alarms[0].contains("were refused") && alarms[0].contains("signature"), "{alarms:?}");
+}
+
+#[tokio::test]
+async fn a_new_signing_key_is_taken_from_the_root_alone() {
+    let mut site = Site::new().await;
+    let mut plans = site.journal.plans();
+    let cloud = site.connection().await;
+    cloud.tell.send(Incoming::Connected).await.expect("open");
+    cloud.tell.send(Incoming::Subscribed).await.expect("open");
+    // All that comes is signed by a key that this agent has never heard of.
+    let next = SigningKey::from_seed(&[9; 32]).expect("a seed");
+    let list = SignedTrustV1::sign(&root(), &trust_list(2, 9)).and_then(|s| s.encode()).expect("small");
+    cloud.say_as(&next, Down::Keys, &list).await;
+    let parts = vec![SignedPartV1::plan(&next, cloud.agent, &plan(1, 1)).expect("small")];
+    let document = DesiredDocumentV1 { agent: cloud.agent, version: 1, issued: Millis(0), parts };
+    cloud.say_as(&next, Down::Desired, &document.encode().expect("small")).await;
+    timeout(Duration::from_secs(5), plans.wait_for(|p| p.len() == 1)).await.expect("in time").expect("open");
+    // The old key counts no more.
+    let parts = vec![SignedPartV1::plan(&cloud.key, cloud.agent, &plan(2, 1)).expect("small")];
+    let document = DesiredDocumentV1 { agent: cloud.agent, version: 2, issued: Millis(0), parts };
+    cloud.say(Down::Desired, &document.encode().expect("small")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(site.journal.document().await.expect("readable"), 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use super::relay::{self, LinkError, Relay};
 use crate::clock::Clock;
-use crate::identity_files::Identity;
+use crate::renewal::Holder;
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::limits;
 use hashinsight_protocol::topics::{Stream, Topic};
@@ -15,7 +15,6 @@ use rumqttc::{
 };
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -60,16 +59,16 @@ pub trait Connect: Send + Sync {
     fn connect(&self, will: Vec<u8>) -> impl Future<Output = Result<Self::Wire, LinkError>> + Send;
 }
 
-/// Connects by mutual TLS to the identity's broker.
+/// Connects by mutual TLS to the identity's broker, as the identity is then.
 pub struct MqttConnector {
-    identity: Arc<Identity>,
+    holder: Holder,
     clock: Clock,
     data_dir: PathBuf,
 }
 
 impl MqttConnector {
-    pub fn new(identity: Arc<Identity>, clock: Clock, data_dir: &Path) -> Self {
-        Self { identity, clock, data_dir: data_dir.to_owned() }
+    pub fn new(holder: Holder, clock: Clock, data_dir: &Path) -> Self {
+        Self { holder, clock, data_dir: data_dir.to_owned() }
     }
 }
 
@@ -77,8 +76,9 @@ impl Connect for MqttConnector {
     type Wire = MqttWire;
 
     async fn connect(&self, will: Vec<u8>) -> Result<MqttWire, LinkError> {
-        let relay = relay::open(&self.identity, &self.clock, &self.data_dir).await?;
-        Ok(MqttWire::new(self.identity.agent(), relay, will))
+        let (identity, authorities) = (self.holder.identity(), self.holder.trust().authorities());
+        let relay = relay::open(&identity, &authorities, &self.clock, &self.data_dir).await?;
+        Ok(MqttWire::new(identity.agent(), relay, will))
     }
 }
 

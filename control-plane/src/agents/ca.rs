@@ -7,19 +7,21 @@
 //!   and one for each agent, whose common name and organisation are the agent's id.
 //! - **Of a request** for an agent's certificate the key alone is used, after the proof that whoever asks
 //!   holds it; subject, names and extensions are ours.
-//! - Agents pin `ca.pem` when they enrol; the enrolment token names it by its SHA-256. A lost `ca.key`
-//!   means that every agent enrols again: it belongs in the backup.
+//! - Agents believe it because the root's trust list names it ([`super::keys`]); the enrolment token names
+//!   it by its SHA-256. It is replaced by [`super::ceremony`].
+//! - **Revocation**: the front door asks the database. For brokers that can't, [`Authority::crl`] lists the
+//!   serial numbers of what was revoked.
 
 use super::files;
 use crate::error::{Error, Result};
-use hashinsight_protocol::enrolment::hex;
+use hashinsight_protocol::enrolment::{from_hex_bytes, hex};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::limits;
 use hashinsight_protocol::units::{DurationMs, Millis};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKey, PublicKeyData as _,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKey,
+    PublicKeyData as _, RevokedCertParams, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::pem::PemObject as _;
@@ -27,8 +29,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::path::Path;
 use std::time::Duration;
 
+/// A second as certificates have it; a macro, since the type is of a crate that is not ours to name.
+macro_rules! moment {
+    ($second:expr) => {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs($second)
+    };
+}
+
 const KEY: &str = "ca.key";
 const CERTIFICATE: &str = "ca.pem";
+const NEXT_KEY: &str = "ca.next.key";
+const NEXT_CERTIFICATE: &str = "ca.next.pem";
 const SERVER_KEY: &str = "server.key";
 const SERVER_CERTIFICATE: &str = "server.pem";
 
@@ -40,6 +51,8 @@ const AGENT_LIVES: DurationMs = DurationMs::from_minutes(365 * DAY);
 const RENEW_BELOW: DurationMs = DurationMs::from_minutes(90 * DAY);
 /// Certificates hold from a little before they are made: clocks at sites run behind.
 const BACKDATED: DurationMs = DurationMs::from_minutes(DAY);
+/// A revocation list is made daily; a broker that gets none for so long takes nobody in.
+const CRL_LIVES: DurationMs = DurationMs::from_minutes(30 * DAY);
 
 /// The authority, with its key.
 #[derive(Debug)]
@@ -57,6 +70,8 @@ pub struct ServerIdentity {
     /// fingerprint alone.
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
+    /// When it should be made anew.
+    pub renew_at: Millis,
 }
 
 /// A certificate for an agent.
@@ -104,21 +119,65 @@ impl Authority {
     /// # Errors
     /// The files can't be read or written, or do not belong together.
     pub fn open(folder: &Path, now: Millis) -> Result<Self> {
-        if files::read(folder, KEY)?.is_none() {
-            if files::read(folder, CERTIFICATE)?.is_some() {
+        // A takeover that was interrupted between its two files.
+        if files::read(folder, NEXT_KEY)?.is_some()
+            && files::read(folder, NEXT_CERTIFICATE)?.is_none()
+            && Self::read_files(folder, NEXT_KEY, CERTIFICATE).is_ok()
+        {
+            activate(folder)?;
+        }
+        Self::make(folder, KEY, CERTIFICATE, now)?;
+        Self::read(folder)
+    }
+
+    /// Makes the next authority of a folder, unless there is one.
+    ///
+    /// # Errors
+    /// The files can't be written.
+    pub fn make_next(folder: &Path, now: Millis) -> Result<()> {
+        Self::make(folder, NEXT_KEY, NEXT_CERTIFICATE, now)
+    }
+
+    /// The next authority of a folder, where one was made.
+    ///
+    /// # Errors
+    /// The files can't be read, or do not belong together.
+    pub fn next(folder: &Path) -> Result<Option<Self>> {
+        if files::read(folder, NEXT_KEY)?.is_none() || files::read(folder, NEXT_CERTIFICATE)?.is_none() {
+            return Ok(None);
+        }
+        Self::read_files(folder, NEXT_KEY, NEXT_CERTIFICATE).map(Some)
+    }
+
+    /// The authority of a folder, which is there.
+    ///
+    /// # Errors
+    /// The files can't be read, or do not belong together.
+    pub fn read(folder: &Path) -> Result<Self> {
+        Self::read_files(folder, KEY, CERTIFICATE)
+    }
+
+    fn make(folder: &Path, key_file: &str, certificate_file: &str, now: Millis) -> Result<()> {
+        if files::read(folder, key_file)?.is_none() {
+            if files::read(folder, certificate_file)?.is_some() {
                 let text = "is gone, but the authority's certificate is there; restore it from the backup";
-                return Err(files::failed(&folder.join(KEY), text, None));
+                return Err(files::failed(&folder.join(key_file), text, None));
             }
             let key = KeyPair::generate().map_err(Error::internal)?;
-            files::create(folder, KEY, key.serialize_pem().as_bytes())?;
+            files::create(folder, key_file, key.serialize_pem().as_bytes())?;
         }
-        let key = read_key(folder, KEY)?;
-        if files::read(folder, CERTIFICATE)?.is_none() {
+        if files::read(folder, certificate_file)?.is_none() {
+            let key = read_key(folder, key_file)?;
             let certificate = authority_params(now).self_signed(&key).map_err(Error::internal)?;
-            files::create(folder, CERTIFICATE, certificate.pem().as_bytes())?;
+            files::create(folder, certificate_file, certificate.pem().as_bytes())?;
         }
-        let wrong = |what| files::failed(&folder.join(CERTIFICATE), what, None);
-        let pem = files::read_text(folder, CERTIFICATE)?.unwrap_or_default();
+        Ok(())
+    }
+
+    fn read_files(folder: &Path, key_file: &str, certificate_file: &str) -> Result<Self> {
+        let key = read_key(folder, key_file)?;
+        let wrong = |what| files::failed(&folder.join(certificate_file), what, None);
+        let pem = files::read_text(folder, certificate_file)?.unwrap_or_default();
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| wrong("is no certificate; restore it from the backup"))?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
@@ -164,7 +223,32 @@ impl Authority {
         // The key first: a certificate without its key is made anew, a key alone as well.
         files::replace(folder, SERVER_KEY, key.serialize_pem().as_bytes())?;
         files::replace(folder, SERVER_CERTIFICATE, certificate.pem().as_bytes())?;
-        Ok(self.identity(certificate.der().clone(), &key))
+        Ok(self.identity(certificate.der().clone(), &key, now.plus(SERVER_LIVES - RENEW_BELOW)))
+    }
+
+    /// The list of revoked serial numbers (hex), PEM.
+    ///
+    /// # Errors
+    /// The library refuses; no serial number of ours makes it do so.
+    pub fn crl(&self, revoked: &[(String, Millis)], now: Millis) -> Result<String> {
+        let entry = |(serial, at): &(String, Millis)| {
+            let bytes = from_hex_bytes(serial).unwrap_or_default();
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(&bytes),
+                revocation_time: moment!(second(*at)),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let list = CertificateRevocationListParams {
+            this_update: moment!(second(now).saturating_sub(BACKDATED.0 / 1000)),
+            next_update: moment!(second(now.plus(CRL_LIVES))),
+            crl_number: SerialNumber::from(second(now)),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).and_then(|crl| crl.pem()).map_err(Error::internal)
     }
 
     fn stored_server(&self, folder: &Path, host: &str, now: Millis) -> Result<Option<ServerIdentity>> {
@@ -174,19 +258,27 @@ impl Authority {
             return Ok(None);
         };
         let Ok(key) = read_key(folder, SERVER_KEY) else { return Ok(None) };
+        let until = x509_parser::parse_x509_certificate(&certificate)
+            .map_or(Millis(0), |(_, c)| Millis(c.validity().not_after.timestamp().saturating_mul(1000)));
         let fits = x509_parser::parse_x509_certificate(&certificate).is_ok_and(|(_, parsed)| {
-            let until = Millis(parsed.validity().not_after.timestamp().saturating_mul(1000));
             let ours = x509_parser::parse_x509_certificate(&self.certificate)
                 .is_ok_and(|(_, ca)| parsed.verify_signature(Some(ca.public_key())).is_ok());
             ours && parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
                 && until.since(now) > RENEW_BELOW
         });
         let named = names(&certificate).iter().any(|name| name.eq_ignore_ascii_case(host));
-        Ok((fits && named).then(|| self.identity(certificate, &key)))
+        let renew_at = Millis(until.0.saturating_sub(RENEW_BELOW.0 as i64));
+        Ok((fits && named).then(|| self.identity(certificate, &key, renew_at)))
     }
 
-    fn identity(&self, certificate: CertificateDer<'static>, key: &KeyPair) -> ServerIdentity {
+    fn identity(
+        &self,
+        certificate: CertificateDer<'static>,
+        key: &KeyPair,
+        renew_at: Millis,
+    ) -> ServerIdentity {
         ServerIdentity {
+            renew_at,
             chain: vec![certificate, self.certificate.clone()],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         }
@@ -211,6 +303,17 @@ impl Authority {
             not_after,
         })
     }
+}
+
+/// Lets the next authority of a folder take over; [`Authority::open`] ends what was interrupted.
+///
+/// # Errors
+/// The files can't be written.
+pub fn activate(folder: &Path) -> Result<()> {
+    if files::read(folder, NEXT_CERTIFICATE)?.is_some() {
+        files::rename(folder, NEXT_CERTIFICATE, CERTIFICATE)?;
+    }
+    files::rename(folder, NEXT_KEY, KEY)
 }
 
 /// SHA-256 of a certificate.
@@ -263,15 +366,18 @@ fn serial() -> SerialNumber {
 
 /// Gives a certificate its number and its time; when it ends.
 fn hold(params: &mut CertificateParams, now: Millis, lives: DurationMs) -> Millis {
-    // Between 1970 and 2200: what lies beyond is no clock's time, and would not fit a certificate.
-    let second = |at: Millis| u64::try_from(at.0 / 1000).unwrap_or(0).min(7_258_118_400);
-    let at = |second: u64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(second);
     let from = second(now).saturating_sub(BACKDATED.0 / 1000);
     let to = second(now.plus(lives));
     params.serial_number = Some(serial());
-    (params.not_before, params.not_after) = (at(from), at(to));
+    (params.not_before, params.not_after) = (moment!(from), moment!(to));
     Millis(i64::try_from(to).unwrap_or(0) * 1000)
 }
+
+/// Seconds since 1970, until 2200: what lies beyond is no clock's time, and would not fit a certificate.
+fn second(at: Millis) -> u64 {
+    u64::try_from(at.0 / 1000).unwrap_or(0).min(7_258_118_400)
+}
+
 
 /// The names that a certificate is for.
 fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
@@ -302,6 +408,21 @@ mod tests {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.serialize_request(&key).unwrap().pem().unwrap();
         (key, pem)
+    }
+
+    #[test]
+    fn what_was_revoked_is_listed() {
+        use x509_parser::prelude::FromDer as _;
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), NOW).unwrap();
+        let pem = authority.crl(&[("4a01".to_owned(), NOW), ("7f02".to_owned(), NOW)], NOW).unwrap();
+        let der = rustls::pki_types::CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let (_, list) =
+            x509_parser::revocation_list::CertificateRevocationList::from_der(der.as_ref()).unwrap();
+        let serials: Vec<_> = list.iter_revoked_certificates().map(|c| c.raw_serial().to_vec()).collect();
+        assert_eq!(serials, [vec![0x4a, 1], vec![0x7f, 2]]);
+        let (_, ca) = x509_parser::parse_x509_certificate(authority.certificate()).unwrap();
+        assert!(list.verify_signature(ca.public_key()).is_ok());
     }
 
     #[test]

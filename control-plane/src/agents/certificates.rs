@@ -5,9 +5,10 @@
 //! this process, and brought in step every [`EVERY`], so that an agent that was revoked by the command
 //! line is out within two of them.
 
+use super::files;
 use crate::error::Result;
 use crate::store::{Db, Tx};
-use crate::{args, audit, row};
+use crate::{App, args, audit, row};
 use hashinsight_broker::{Admission, CertificateId, Gate};
 use hashinsight_protocol::enrolment::from_hex;
 use hashinsight_protocol::ids::{AgentId, SiteId};
@@ -78,6 +79,11 @@ impl Directory {
         let mut inside = self.write();
         inside.agents.insert(agent, known);
         inside.certificates.insert(fingerprint, (agent, false));
+    }
+
+    /// A certificate that an agent has just got.
+    pub fn learn_certificate(&self, agent: AgentId, fingerprint: [u8; 32]) {
+        self.write().certificates.insert(fingerprint, (agent, false));
     }
 
     /// Takes over what changed in the database since the last look; the agents that lost their access,
@@ -166,7 +172,8 @@ pub async fn revoke(db: &Db, agent: AgentId, by: &str, now: Millis) -> Result<bo
     Ok(done)
 }
 
-async fn revoke_in(tx: &mut Tx, agent: AgentId, now: Millis) -> Result<bool> {
+/// Revokes an agent and its certificates within a transaction.
+pub(super) async fn revoke_in(tx: &mut Tx, agent: AgentId, now: Millis) -> Result<bool> {
     let done = tx
         .execute("update agents set revoked_at = $2 where id = $1 and revoked_at is null", args![agent, now])
         .await?;
@@ -176,6 +183,33 @@ async fn revoke_in(tx: &mut Tx, agent: AgentId, now: Millis) -> Result<bool> {
     )
     .await?;
     Ok(done > 0)
+}
+
+/// The serial numbers of all that was revoked and has not expired yet, with when.
+///
+/// # Errors
+/// The database fails.
+pub async fn revoked_serials(db: &Db, now: Millis) -> Result<Vec<(String, Millis)>> {
+    db.fetch_all(
+        "select serial, revoked_at from agent_certificates
+         where revoked_at is not null and not_after > $1 order by revoked_at, serial",
+        args![now],
+    )
+    .await
+}
+
+/// The revocation list's file in the data folder, for brokers that can't ask us.
+pub const CRL_FILE: &str = "crl.pem";
+
+/// Writes the revocation list.
+///
+/// # Errors
+/// The database fails, or the folder can't be written.
+pub async fn write_crl(app: &App) -> Result<()> {
+    let now = app.clock.now();
+    let revoked = revoked_serials(&app.stores.business, now).await?;
+    let pem = app.agents.held().authority.crl(&revoked, now)?;
+    files::replace(&app.config.data, CRL_FILE, pem.as_bytes())
 }
 
 row! {

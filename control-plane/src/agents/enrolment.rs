@@ -1,6 +1,6 @@
 //! Enrolment: a one-time token against a certificate, over HTTPS.
 //!
-//! A listener of its own, since whoever talks to it has no certificate yet. It shows the same
+//! A listener of its own, since whoever talks to it has no certificate yet, or none that is good. It shows the same
 //! certificate as the broker, with the authority's behind it, which agents know by the fingerprint in
 //! their token.
 //!
@@ -12,13 +12,15 @@
 //!   listed, and can be revoked. The technician asks for another token.
 
 use super::ca::Request as CertificateRequest;
-use super::certificates::Known;
-use super::tokens;
+use super::certificates::{self, Known};
+use super::{Held, renewal, tokens};
 use crate::error::{Error, Kind, Result};
 use crate::web::i18n::Language;
 use crate::{App, args, audit};
 use bytes::Bytes;
-use hashinsight_protocol::enrolment::{ENROL_PATH, EnrolRefusal, EnrolRequest, EnrolResponse, from_hex, hex};
+use hashinsight_protocol::enrolment::{
+    ENROL_PATH, EnrolRefusal, EnrolRequest, EnrolResponse, RENEW_PATH, RenewRequest, from_hex, hex,
+};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::limits::{self, bounded_text};
 use hashinsight_protocol::signing::VerifyingKey;
@@ -50,7 +52,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// TLS can't be set up.
 pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
-    let tls = TlsAcceptor::from(tls(&app)?);
+    let mut shown = app.agents.held();
+    let mut tls = TlsAcceptor::from(tls_of(&shown)?);
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
     loop {
@@ -70,6 +73,11 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationT
                 }
             },
         };
+        let held = app.agents.held();
+        if !Arc::ptr_eq(&held, &shown) {
+            tls = TlsAcceptor::from(tls_of(&held)?);
+            shown = held;
+        }
         let (app, tls, shutdown) = (Arc::clone(&app), tls.clone(), shutdown.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -87,8 +95,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationT
     Ok(())
 }
 
-fn tls(app: &App) -> Result<Arc<rustls::ServerConfig>> {
-    let identity = &app.agents.server;
+fn tls_of(held: &Held) -> Result<Arc<rustls::ServerConfig>> {
+    let identity = &held.server;
     let mut config =
         rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -127,7 +135,7 @@ async fn connection(
 
 async fn answer(app: &App, request: Request<Incoming>, from: IpAddr) -> Response<Full<Bytes>> {
     match handle(app, request, from).await {
-        Ok(response) => json(StatusCode::OK, &response),
+        Ok(body) => answered(StatusCode::OK, body),
         Err(error) => {
             app.metrics.enrolments_refused.add(1);
             let status = match error.kind() {
@@ -156,16 +164,21 @@ async fn answer(app: &App, request: Request<Incoming>, from: IpAddr) -> Response
 
 fn json(status: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
     // Strings and arrays alone: they always have a JSON form.
-    let body = serde_json::to_vec(body).unwrap_or_default();
+    answered(status, serde_json::to_vec(body).unwrap_or_default())
+}
+
+fn answered(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
     response
 }
 
-async fn handle(app: &App, request: Request<Incoming>, from: IpAddr) -> Result<EnrolResponse> {
-    if request.method() != Method::POST || request.uri().path() != ENROL_PATH {
-        return Err(Error::new(Kind::NotFound, format!("agents enrol by POST {ENROL_PATH}")));
+async fn handle(app: &App, request: Request<Incoming>, from: IpAddr) -> Result<Vec<u8>> {
+    let renews = request.uri().path() == RENEW_PATH;
+    if request.method() != Method::POST || !(renews || request.uri().path() == ENROL_PATH) {
+        let text = format!("agents enrol by POST {ENROL_PATH} and renew by POST {RENEW_PATH}");
+        return Err(Error::new(Kind::NotFound, text));
     }
     let failures = || app.agents.failures.lock().unwrap_or_else(PoisonError::into_inner);
     failures().check(from, app.clock.now())?;
@@ -176,17 +189,27 @@ async fn handle(app: &App, request: Request<Incoming>, from: IpAddr) -> Result<E
         };
         Error::invalid(text)
     })?;
-    let request: EnrolRequest = serde_json::from_slice(&body.to_bytes())
-        .map_err(|e| Error::invalid(format!("this is not an enrolment request: {e}")))?;
-    let enrolled = enrol(app, &request, from).await;
-    if let Err(error) = &enrolled
+    let done = match renews {
+        true => as_json(renewal::renew(app, &read::<RenewRequest>(&body.to_bytes())?, from).await),
+        false => as_json(enrol(app, &read::<EnrolRequest>(&body.to_bytes())?, from).await),
+    };
+    if let Err(error) = &done
         && error.kind() == Kind::Forbidden
     {
         failures().count(from, app.clock.now());
         // At most as many as an address has tries.
-        refused(app, "agent.enrol_refused", from, error).await;
+        let what = if renews { "agent.renew_refused" } else { "agent.enrol_refused" };
+        refused(app, what, from, error).await;
     }
-    enrolled
+    done
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|e| Error::invalid(format!("this is not an enrolment request: {e}")))
+}
+
+fn as_json(answer: Result<impl serde::Serialize>) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&answer?)?)
 }
 
 /// Enrols an agent.
@@ -199,15 +222,20 @@ pub async fn enrol(app: &App, request: &EnrolRequest, from: IpAddr) -> Result<En
         .ok_or_else(|| Error::invalid("the batch key is 64 hex digits: an Ed25519 public key"))?;
     let (hostname, version) = (bounded_text(&request.hostname), bounded_text(&request.version));
     let now = app.clock.now();
-    let agent = AgentId::from_random(crate::random::bytes());
-    let issued = app.agents.authority.issue(&certificate_request, agent, now)?;
-
+    let held = app.agents.held();
     let mut tx = app.stores.business.begin().await?;
-    let site = tokens::spend(&mut tx, &request.secret, agent, now).await?;
+    let tokens::Spent { site, agent, replaces } =
+        tokens::spend(&mut tx, &request.secret, AgentId::from_random(crate::random::bytes()), now).await?;
+    let issued = held.authority.issue(&certificate_request, agent, now)?;
+    if replaces {
+        certificates::revoke_in(&mut tx, agent, now).await?;
+    }
     let (site_name,): (String,) = tx.fetch_one("select name from sites where id = $1", args![site]).await?;
     tx.execute(
         "insert into agents (id, site_id, hostname, version, batch_key, enrolled_at)
-         values ($1, $2, $3, $4, $5, $6)",
+         values ($1, $2, $3, $4, $5, $6) on conflict (id) do update set hostname = excluded.hostname,
+             version = excluded.version, batch_key = excluded.batch_key, enrolled_at = excluded.enrolled_at,
+             revoked_at = null",
         args![agent, site, &hostname, &version, hex(&key), now],
     )
     .await?;
@@ -218,7 +246,8 @@ pub async fn enrol(app: &App, request: &EnrolRequest, from: IpAddr) -> Result<En
     )
     .await?;
     let detail = format!("{hostname} from {from}");
-    audit::record(&mut tx, now, "enrolment", "agent.enrol", &agent.to_string(), &detail).await?;
+    let what = if replaces { "agent.replace" } else { "agent.enrol" };
+    audit::record(&mut tx, now, "enrolment", what, &agent.to_string(), &detail).await?;
     tx.commit().await?;
 
     let known = Known { site, key: VerifyingKey(key), revoked: false };
@@ -226,17 +255,23 @@ pub async fn enrol(app: &App, request: &EnrolRequest, from: IpAddr) -> Result<En
     app.metrics.enrolled.add(1);
     app.live.changed(site);
     tracing::info!(%agent, %site, hostname, "An agent enrolled.");
+    let (broker, broker_name) = broker_address(app);
     Ok(EnrolResponse {
         agent,
         site,
         site_name,
-        certificate_pem: format!("{}{}", issued.pem, app.agents.authority.pem()),
-        ca_pem: app.agents.authority.pem().to_owned(),
-        broker: host_and_port(&app.config.public_host, app.addresses.mqtt.port()),
-        broker_name: app.config.public_host.clone(),
-        root_key: hex(&app.agents.keys.root().0),
-        signing_keys: app.agents.keys.certified(),
+        certificate_pem: format!("{}{}", issued.pem, held.authority.pem()),
+        broker,
+        broker_name,
+        root_key: hex(&held.keys.root().0),
+        trust: held.keys.trust().to_text().map_err(Error::internal)?,
     })
+}
+
+/// Where agents find the broker, and the name in its certificate.
+pub(super) fn broker_address(app: &App) -> (String, String) {
+    let host = &app.config.public_host;
+    (host_and_port(host, app.addresses.mqtt.port()), host.clone())
 }
 
 /// A refusal, into the audit log.

@@ -61,6 +61,16 @@ pub fn replace(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
     sync_folder(folder)
 }
 
+/// Puts a file in the place of another.
+///
+/// # Errors
+/// The folder can't be written.
+pub fn rename(folder: &Path, from: &str, to: &str) -> Result<()> {
+    std::fs::rename(folder.join(from), folder.join(to))
+        .map_err(|e| failed(&folder.join(to), "can't be written", Some(e)))?;
+    sync_folder(folder)
+}
+
 fn write_beside(folder: &Path, name: &str, content: &[u8]) -> Result<std::path::PathBuf> {
     let unique = hashinsight_protocol::enrolment::hex(&crate::random::bytes::<8>());
     let path = folder.join(format!(".{name}.{unique}"));

@@ -1,69 +1,74 @@
-//! The keys that sign documents and orders.
+//! The root's trust list, and the key that signs documents and orders.
 //!
-//! Agents pin the **root** when they enrol and take every signing key that it has certified; so a
-//! signing key can be replaced without a visit to any site.
+//! Agents pin the **root** when they enrol, and take from then on every [trust list](TrustListV1) that it
+//! has signed: which keys sign documents and orders, and which authorities' certificates they believe. So
+//! every key but the root can be replaced without a visit to any site.
 //!
-//! The root is made at the first start and needed again only to certify another signing key. To take
-//! it off the machine: stop the server, move `root.key` to a medium that is kept elsewhere (twice), and
-//! start again; `root.pub`, `signing.key` and `signing.json` are all that a running server needs. To
-//! certify a new signing key, bring `root.key` back, remove `signing.key` and `signing.json`, start the
-//! server once, and take `root.key` away again.
+//! - **Made** at the first start, when the folder has none: `root.key` and `root.pub`, `signing.key`, and
+//!   `trust`, the first list. A root that was made elsewhere is a folder with its `root.pub` alone.
+//! - **Offline**: a running server needs `root.pub`, `trust` and `signing.key`; `root.key` is for the
+//!   ceremony in [`super::ceremony`] alone and belongs on a medium that is kept elsewhere (twice).
 
 use super::files;
 use crate::error::{Error, Result};
-use hashinsight_protocol::enrolment::{CertifiedKey, from_hex, hex};
+use hashinsight_protocol::enrolment::{from_hex, hex};
 use hashinsight_protocol::envelope::{self, WireError};
 use hashinsight_protocol::ids::{AgentId, Epoch};
-use hashinsight_protocol::signing::{Purpose, SigningKey, VerifyingKey};
+use hashinsight_protocol::signing::{SigningKey, VerifyingKey};
 use hashinsight_protocol::topics::Down;
+use hashinsight_protocol::trust::{SignedTrustV1, TrustListV1};
+use hashinsight_protocol::units::Millis;
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use std::path::Path;
 
-const ROOT: &str = "root.key";
-const ROOT_PUBLIC: &str = "root.pub";
-const SIGNING: &str = "signing.key";
-const CERTIFIED: &str = "signing.json";
+pub(super) const ROOT: &str = "root.key";
+pub(super) const ROOT_PUBLIC: &str = "root.pub";
+pub(super) const SIGNING: &str = "signing.key";
+pub(super) const TRUST: &str = "trust";
 
 /// The signing key and the root's word for it.
 #[derive(Debug)]
 pub struct Keys {
     root: VerifyingKey,
     signing: SigningKey,
-    certified: CertifiedKey,
+    trust: SignedTrustV1,
+    list: TrustListV1,
     /// Downward messages belong to no file; agents do not look at their epoch.
     epoch: Epoch,
 }
 
 impl Keys {
-    /// Opens the keys of a folder, and makes what is missing.
+    /// Opens the keys of a folder, and makes what is missing; `authority` is the certificate of the one
+    /// beside them.
     ///
     /// # Errors
     /// The files can't be read or written, do not belong together, or the root is needed and away.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: &Path, authority: &[u8], now: Millis) -> Result<Self> {
         let root = root(folder)?;
-        make_key(folder, SIGNING)?;
-        let signing = read_key(folder, SIGNING)?;
-        if files::read(folder, CERTIFIED)?.is_none() {
-            let Some(_) = files::read(folder, ROOT)? else {
-                let text = "is needed to certify a new signing key; bring it back for one start";
+        if files::read(folder, TRUST)?.is_none() {
+            if files::read(folder, ROOT)?.is_none() {
+                let text = "is needed to sign the first trust list, and is kept elsewhere: run \"hashinsight admin keys \
+                            propose\" here, \"… sign\" beside the root, and \"… install\" here";
                 return Err(files::failed(&folder.join(ROOT), text, None));
-            };
-            let key = signing.verifying_key();
-            let signature = read_key(folder, ROOT)?.sign(Purpose::Certify, &[&key.0]);
-            let json = serde_json::to_vec(&CertifiedKey { key, signature })?;
-            files::create(folder, CERTIFIED, &json)?;
+            }
+            make_key(folder, SIGNING)?;
+            let signing_keys = vec![read_key(folder, SIGNING)?.verifying_key()];
+            let authorities = vec![authority.to_vec()];
+            let list = TrustListV1 { version: 1, issued: now, signing_keys, authorities };
+            let signed = SignedTrustV1::sign(&read_key(folder, ROOT)?, &list).map_err(Error::internal)?;
+            files::create(folder, TRUST, signed.to_text().map_err(Error::internal)?.as_bytes())?;
         }
-        let wrong = |what| files::failed(&folder.join(CERTIFIED), what, None);
-        let text = files::read_text(folder, CERTIFIED)?.unwrap_or_default();
-        let certified: CertifiedKey = serde_json::from_str(&text)
-            .map_err(|_| wrong("is no certified key; restore it from the backup"))?;
-        if certified.key != signing.verifying_key() {
-            return Err(wrong("does not belong to the signing key beside it; restore both from the backup"));
+        let (trust, list) = read_trust(folder, &root)?;
+        let signing = read_key(folder, SIGNING)?;
+        let wrong = |what| files::failed(&folder.join(TRUST), what, None);
+        if !list.signing_keys.contains(&signing.verifying_key()) {
+            return Err(wrong("does not name the signing key beside it; restore both from the backup"));
         }
-        root.verify(Purpose::Certify, &[&certified.key.0], &certified.signature)
-            .map_err(|_| wrong("is not certified by the root beside it; restore both from the backup"))?;
-        Ok(Self { root, signing, certified, epoch: Epoch::from_random(crate::random::bytes()) })
+        if !list.authorities.iter().any(|der| der == authority) {
+            return Err(wrong("does not name the authority beside it; restore both from the backup"));
+        }
+        Ok(Self { root, signing, trust, list, epoch: Epoch::from_random(crate::random::bytes()) })
     }
 
     /// What agents pin.
@@ -75,9 +80,13 @@ impl Keys {
         &self.signing
     }
 
-    /// All keys that agents are to take, the present one first.
-    pub fn certified(&self) -> Vec<CertifiedKey> {
-        vec![self.certified]
+    /// What agents are to trust, as the root has signed it.
+    pub fn trust(&self) -> &SignedTrustV1 {
+        &self.trust
+    }
+
+    pub fn list(&self) -> &TrustListV1 {
+        &self.list
     }
 
     /// Seals a body for one agent.
@@ -89,7 +98,8 @@ impl Keys {
     }
 }
 
-fn root(folder: &Path) -> Result<VerifyingKey> {
+/// The root of a folder; one is made where there is neither key nor public part.
+pub(super) fn root(folder: &Path) -> Result<VerifyingKey> {
     if files::read(folder, ROOT_PUBLIC)?.is_none() {
         make_key(folder, ROOT)?;
         let public = read_key(folder, ROOT)?.verifying_key();
@@ -101,7 +111,19 @@ fn root(folder: &Path) -> Result<VerifyingKey> {
     })
 }
 
-fn make_key(folder: &Path, name: &str) -> Result<()> {
+/// The trust list of a folder, which must be its root's.
+pub(super) fn read_trust(folder: &Path, root: &VerifyingKey) -> Result<(SignedTrustV1, TrustListV1)> {
+    let text = files::read_text(folder, TRUST)?.unwrap_or_default();
+    let wrong = |what| files::failed(&folder.join(TRUST), what, None);
+    let trust = SignedTrustV1::from_text(&text)
+        .map_err(|_| wrong("is no trust list; restore it from the backup"))?;
+    let list = trust
+        .open(root)
+        .map_err(|_| wrong("is not signed by the root beside it; restore both from the backup"))?;
+    Ok((trust, list))
+}
+
+pub(super) fn make_key(folder: &Path, name: &str) -> Result<()> {
     if files::read(folder, name)?.is_some() {
         return Ok(());
     }
@@ -110,7 +132,7 @@ fn make_key(folder: &Path, name: &str) -> Result<()> {
     files::create(folder, name, key.as_ref())
 }
 
-fn read_key(folder: &Path, name: &str) -> Result<SigningKey> {
+pub(super) fn read_key(folder: &Path, name: &str) -> Result<SigningKey> {
     let der = files::read(folder, name)?.unwrap_or_default();
     SigningKey::from_pkcs8(&der)
         .map_err(|_| files::failed(&folder.join(name), "is no signing key; restore it from the backup", None))
@@ -120,37 +142,33 @@ fn read_key(folder: &Path, name: &str) -> Result<SigningKey> {
 mod tests {
     use super::*;
 
+    const NOW: Millis = Millis(1_790_000_000_000);
+    const AUTHORITY: &[u8] = b"an authority";
+
     #[test]
     fn the_root_may_be_taken_away() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Keys::open(folder.path()).unwrap();
-        let root_file = folder.path().join(ROOT);
-        let away = std::fs::read(&root_file).unwrap();
-        std::fs::remove_file(&root_file).unwrap();
-        let again = Keys::open(folder.path()).unwrap();
-        assert_eq!(first.certified(), again.certified());
-        // A new signing key needs it for one start.
-        std::fs::remove_file(folder.path().join(SIGNING)).unwrap();
-        std::fs::remove_file(folder.path().join(CERTIFIED)).unwrap();
-        let error = Keys::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("bring it back"), "{error}");
-        std::fs::write(&root_file, away).unwrap();
-        let renewed = Keys::open(folder.path()).unwrap();
-        assert_eq!(renewed.root(), first.root());
-        assert_ne!(renewed.certified(), first.certified());
+        let first = Keys::open(folder.path(), AUTHORITY, NOW).unwrap();
+        std::fs::remove_file(folder.path().join(ROOT)).unwrap();
+        let again = Keys::open(folder.path(), AUTHORITY, NOW).unwrap();
+        assert_eq!(first.trust(), again.trust());
+        assert!(Keys::open(folder.path(), b"another", NOW).is_err(), "an authority that is not listed");
+        std::fs::remove_file(folder.path().join(TRUST)).unwrap();
+        let error = Keys::open(folder.path(), AUTHORITY, NOW).unwrap_err().to_string();
+        assert!(error.contains("kept elsewhere"), "{error}");
     }
 
     #[test]
     fn keys_that_do_not_belong_together_are_refused() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        Keys::open(one.path()).unwrap();
-        Keys::open(two.path()).unwrap();
-        for file in [SIGNING, ROOT_PUBLIC] {
+        Keys::open(one.path(), AUTHORITY, NOW).unwrap();
+        Keys::open(two.path(), AUTHORITY, NOW).unwrap();
+        for file in [SIGNING, ROOT_PUBLIC, TRUST] {
             let ours = std::fs::read(one.path().join(file)).unwrap();
             std::fs::copy(two.path().join(file), one.path().join(file)).unwrap();
-            assert!(Keys::open(one.path()).is_err(), "{file}");
+            assert!(Keys::open(one.path(), AUTHORITY, NOW).is_err(), "{file}");
             std::fs::write(one.path().join(file), ours).unwrap();
         }
-        assert!(Keys::open(one.path()).is_ok());
+        assert!(Keys::open(one.path(), AUTHORITY, NOW).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! One-time enrolment tokens.
 //!
-//! A token opens one enrolment at one site within its time. Its secret has 256 bits and is stored as
+//! A token opens one enrolment at one site within its time: of a new agent, or of one whose gateway was
+//! replaced, which keeps its id, its miners and its plans, and whose old gateway is shut out by it. Its secret has 256 bits and is stored as
 //! its SHA-256; it is spent by one conditional update in the transaction that makes the agent, so that
 //! of two that come with it at the same moment one is refused. Failed tries are counted for each
 //! address, in memory: what a guesser gains by a restart is [`FAILURES`] more tries at 256 bits.
@@ -36,38 +37,82 @@ pub async fn create(
     valid: DurationMs,
     now: Millis,
 ) -> Result<EnrolmentToken> {
+    make(db, authority, site, None, by, valid, now).await
+}
+
+/// Makes a token that puts a new gateway in the place of an agent's old one.
+///
+/// # Errors
+/// As [`create`]; there is no such agent.
+pub async fn create_for(
+    db: &Db,
+    authority: &Authority,
+    agent: AgentId,
+    by: &str,
+    valid: DurationMs,
+    now: Millis,
+) -> Result<EnrolmentToken> {
+    let site: Option<(SiteId,)> =
+        db.fetch_optional("select site_id from agents where id = $1", args![agent]).await?;
+    let Some((site,)) = site else {
+        return Err(Error::new(Kind::NotFound, format!("there is no agent {agent}")));
+    };
+    make(db, authority, site, Some(agent), by, valid, now).await
+}
+
+async fn make(
+    db: &Db,
+    authority: &Authority,
+    site: SiteId,
+    replaces: Option<AgentId>,
+    by: &str,
+    valid: DurationMs,
+    now: Millis,
+) -> Result<EnrolmentToken> {
     if valid < DurationMs::from_minutes(1) || valid > LONGEST {
         return Err(Error::invalid("a token is valid for at least a minute and at most 30 days"));
     }
     let token = EnrolmentToken::new(bytes(), authority.fingerprint());
     let mut tx = db.begin().await?;
     tx.execute(
-        "insert into enrolment_tokens (secret_hash, site_id, created_by, created_at, expires_at)
-         values ($1, $2, $3, $4, $5)",
-        args![sha256_hex(token.secret().as_bytes()), site, by, now, now.plus(valid)],
+        // Until the token is used, `used_by_agent` says for whom it is; null for a new agent.
+        "insert into enrolment_tokens (secret_hash, site_id, created_by, created_at, expires_at, used_by_agent)
+         values ($1, $2, $3, $4, $5, $6)",
+        args![sha256_hex(token.secret().as_bytes()), site, by, now, now.plus(valid), replaces],
     )
     .await
     .map_err(|e| if e.is_constraint() { Error::not_found().because(e) } else { e })?;
-    audit::record(&mut tx, now, by, "agent.token", &site.to_string(), "").await?;
+    let detail = replaces.map(|agent| format!("replaces the gateway of {agent}")).unwrap_or_default();
+    audit::record(&mut tx, now, by, "agent.token", &site.to_string(), &detail).await?;
     tx.commit().await?;
     Ok(token)
 }
 
-/// Spends a token for `agent`; the site it belongs to.
+/// What a token opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    pub site: SiteId,
+    pub agent: AgentId,
+    /// The agent is not new.
+    pub replaces: bool,
+}
+
+/// Spends a token, for `new` unless it is for an agent that is known.
 ///
 /// # Errors
 /// The token is unknown, used or expired (one text for all: a guesser learns nothing), or the database
 /// fails.
-pub async fn spend(tx: &mut Tx, secret: &str, agent: AgentId, now: Millis) -> Result<SiteId> {
-    let site: Option<(SiteId,)> = tx
+pub async fn spend(tx: &mut Tx, secret: &str, new: AgentId, now: Millis) -> Result<Spent> {
+    let spent: Option<(SiteId, AgentId)> = tx
         .fetch_optional(
-            "update enrolment_tokens set used_at = $2, used_by_agent = $3
-             where secret_hash = $1 and used_at is null and expires_at > $2 returning site_id",
-            args![sha256_hex(secret.as_bytes()), now, agent],
+            "update enrolment_tokens set used_at = $2, used_by_agent = coalesce(used_by_agent, $3)
+             where secret_hash = $1 and used_at is null and expires_at > $2 returning site_id, used_by_agent",
+            args![sha256_hex(secret.as_bytes()), now, new],
         )
         .await?;
     let refused = "this enrolment token is unknown, used or expired; ask for a new one in the console";
-    site.map(|(site,)| site).ok_or_else(|| Error::new(Kind::Forbidden, refused))
+    let spent = spent.map(|(site, agent)| Spent { site, agent, replaces: agent != new });
+    spent.ok_or_else(|| Error::new(Kind::Forbidden, refused))
 }
 
 /// Failed tries by address.
@@ -147,7 +192,8 @@ mod tests {
         ];
         for (secret, at, opens) in tries {
             let mut tx = db.begin().await.unwrap();
-            assert_eq!(spend(&mut tx, secret, agent, at).await.ok(), opens.then_some(site));
+            let spent = Spent { site, agent, replaces: false };
+            assert_eq!(spend(&mut tx, secret, agent, at).await.ok(), opens.then_some(spent));
             tx.commit().await.unwrap();
         }
         let stored: Vec<(String,)> =

@@ -1,7 +1,7 @@
 //! `hashinsight admin …`: what is done at the server itself, by whoever may read its files.
 
 use crate::agents::ca::Authority;
-use crate::agents::{certificates, tokens};
+use crate::agents::{ceremony, certificates, tokens};
 use crate::config::Config;
 use crate::curtailment::request::{Ramp, Rules};
 use crate::curtailment::usual::{self, Usual};
@@ -12,6 +12,7 @@ use crate::store::Stores;
 use clap::{Args, Subcommand};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::units::{DurationMs, Millis};
+use std::path::{Path, PathBuf};
 
 /// Who is named in the audit log.
 const WHO: &str = "command line";
@@ -30,6 +31,18 @@ pub enum Admin {
         #[arg(long, default_value_t = 60)]
         valid_minutes: u64,
     },
+    /// Make a one-time token that puts a new gateway in the place of an agent's old one
+    ReplaceToken {
+        /// Id of the agent; its miners and plans stay its own
+        #[arg(long)]
+        agent: String,
+        /// How long the token can be used
+        #[arg(long, default_value_t = 60)]
+        valid_minutes: u64,
+    },
+    /// The root, the signing key and the certificate authority
+    #[command(subcommand)]
+    Keys(Keys),
     /// Users
     #[command(subcommand)]
     User(User),
@@ -41,6 +54,51 @@ pub enum Admin {
     Agent(Agent),
     /// List the agents
     Agents,
+}
+
+/// The ceremony by which keys are replaced. Only `sign` needs the root's key, and no network.
+#[derive(Subcommand)]
+pub enum Keys {
+    /// Show what agents trust, and what signs
+    Show,
+    /// Make a root in a folder of its own; copy root.pub to the server before its first start
+    Root {
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Move the root's key from the server's folder to a medium that is then taken away
+    TakeRoot {
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make the next keys and write the trust list that is wanted, unsigned
+    Propose {
+        /// With another signing key
+        #[arg(long)]
+        signing_key: bool,
+        /// With another certificate authority
+        #[arg(long)]
+        authority: bool,
+        /// Without the keys that are not in use any more
+        #[arg(long)]
+        retire: bool,
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Sign a proposal, beside the root's key
+    Sign {
+        /// Folder of root.key
+        #[arg(long, value_name = "DIR")]
+        root: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        proposal: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Put a signed trust list in place; a running server tells its agents
+    Install { file: PathBuf },
+    /// Let the next keys take over
+    Activate,
 }
 
 #[derive(Subcommand)]
@@ -152,6 +210,51 @@ pub enum Agent {
     Revoke { id: String },
 }
 
+/// Runs a step of the key ceremony. Needs no database: the root's machine has none.
+///
+/// # Errors
+/// The text says what to do.
+pub fn keys(command: Keys, data: &Path, now: Millis) -> Result<()> {
+    // No proposal or list of ours is larger.
+    const MOST: u64 = 256 * 1024;
+    let failed = |file: &Path, what: &str, e: std::io::Error| {
+        Error::new(Kind::Unavailable, format!("{} can't be {what}: {e}", file.display()))
+    };
+    let write = |file: &Path, text: &str| {
+        std::fs::write(file, format!("{text}\n")).map_err(|e| failed(file, "written", e))
+    };
+    let read = |file: &Path| {
+        let size = std::fs::metadata(file).map_err(|e| failed(file, "read", e))?.len();
+        if size > MOST {
+            return Err(Error::invalid(format!("{} is too large to be a trust list", file.display())));
+        }
+        std::fs::read_to_string(file).map_err(|e| failed(file, "read", e))
+    };
+    match command {
+        Keys::Show => print!("{}", ceremony::status(data)?),
+        Keys::Root { out } => println!("root {}", ceremony::make_root(&out)?),
+        Keys::TakeRoot { out } => {
+            ceremony::take_root(data, &out)?;
+            println!("root.key is in {} now; keep it offline, and a copy elsewhere", out.display());
+        }
+        Keys::Propose { signing_key, authority, retire, out } => {
+            let wanted = ceremony::Wanted { signing_key, authority, retire };
+            let (list, text) = ceremony::propose(data, wanted, now)?;
+            write(&out, &text)?;
+            print!("{}", ceremony::shown(&list));
+            println!("sign it beside the root: hashinsight admin keys sign --root DIR --proposal {} --out FILE", out.display());
+        }
+        Keys::Sign { root, proposal, out } => {
+            let (list, text) = ceremony::sign(&root, &read(&proposal)?)?;
+            write(&out, &text)?;
+            print!("signed: {}", ceremony::shown(&list));
+        }
+        Keys::Install { file } => print!("installed: {}", ceremony::shown(&ceremony::install(data, &read(&file)?)?)),
+        Keys::Activate => println!("in use from now on: the next {}", ceremony::activate(data)?.join(" and the next ")),
+    }
+    Ok(())
+}
+
 pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) -> Result<()> {
     let db = &stores.business;
     match command {
@@ -187,6 +290,13 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
             let token = tokens::create(db, &authority, site.id, WHO, valid, now).await?;
             println!("{}", token.reveal());
         }
+        Admin::ReplaceToken { agent, valid_minutes } => {
+            let authority = Authority::open(&config.data, now)?;
+            let valid = DurationMs::from_minutes(valid_minutes);
+            let token = tokens::create_for(db, &authority, agent_id(&agent)?, WHO, valid, now).await?;
+            println!("{}", token.reveal());
+        }
+        Admin::Keys(command) => keys(command, &config.data, now)?,
         Admin::User(command) => user(command, stores, now).await?,
         Admin::ApiKey(ApiKey::Add { user, name }) => {
             println!("{}", api_keys::add(db, &user, &name, WHO, now).await?);
@@ -199,8 +309,7 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
             }
         }
         Admin::Agent(Agent::Revoke { id }) => {
-            let id: AgentId =
-                id.parse().map_err(|e: hashinsight_protocol::ids::NotAnId| Error::invalid(e.to_string()))?;
+            let id = agent_id(&id)?;
             if !certificates::revoke(db, id, WHO, now).await? {
                 return Err(Error::new(
                     Kind::NotFound,
@@ -211,6 +320,10 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
         Admin::Agents => agents(stores).await?,
     }
     Ok(())
+}
+
+fn agent_id(text: &str) -> Result<AgentId> {
+    text.parse().map_err(|e: hashinsight_protocol::ids::NotAnId| Error::invalid(e.to_string()))
 }
 
 async fn user(command: User, stores: &Stores, now: Millis) -> Result<()> {

@@ -14,6 +14,7 @@ use hashinsight_protocol::document::{DesiredDocumentV1, SignedPartV1};
 use hashinsight_protocol::enrolment::hex;
 use hashinsight_protocol::ids::{AgentId, OrderId, PlanId};
 use hashinsight_protocol::order::{CommandV1, OrderV1};
+use hashinsight_protocol::signing::VerifyingKey;
 use hashinsight_protocol::topics::Down;
 use hashinsight_protocol::units::Millis;
 
@@ -52,20 +53,22 @@ pub async fn refresh(app: &App, agents: impl IntoIterator<Item = AgentId>) -> Re
 
 async fn refresh_one(app: &App, agent: AgentId) -> Result<bool> {
     let db = &app.stores.business;
+    let held = app.agents.held();
+    let key = held.keys.signing();
     let shares: Vec<ShareRow> = db.fetch_all(OPEN_SHARES, args![agent]).await?;
     let mut parts = Vec::with_capacity(shares.len());
     for row in &shares {
         let plan = store::plan(db, row.plan).await?;
         let share = store::Allotment { agent, target_w: row.target_w, reserve_w: row.reserve_w }.share();
         let plan = plan.request.plan(plan.id, plan.revision, plan.starts_at, Some(share));
-        parts.push(SignedPartV1::plan(app.agents.signing_key(), agent, &plan).map_err(Error::internal)?);
+        parts.push(SignedPartV1::plan(key, agent, &plan).map_err(Error::internal)?);
     }
-    let content = hash(&parts);
+    let content = hash(&key.verifying_key(), &parts);
     let mut tx = db.begin().await?;
     let sql = "select version, content_hash from desired_documents where agent_id = $1";
-    let held: Option<HeldRow> = tx.fetch_optional(sql, args![agent]).await?;
-    let unchanged = match &held {
-        Some(held) => held.content_hash == content,
+    let stored: Option<HeldRow> = tx.fetch_optional(sql, args![agent]).await?;
+    let unchanged = match &stored {
+        Some(stored) => stored.content_hash == content,
         // An agent that never had a plan needs no empty document.
         None => parts.is_empty(),
     };
@@ -76,7 +79,7 @@ async fn refresh_one(app: &App, agent: AgentId) -> Result<bool> {
     let reported: Option<(u64,)> = tx
         .fetch_optional("select document_held from agent_presence where agent_id = $1", args![agent])
         .await?;
-    let version = held.map_or(0, |h| h.version).max(reported.map_or(0, |(v,)| v)) + 1;
+    let version = stored.map_or(0, |s| s.version).max(reported.map_or(0, |(v,)| v)) + 1;
     let now = app.clock.now();
     let document = DesiredDocumentV1 { agent, version, issued: now, parts };
     let envelope = seal(app, agent, Down::Desired, version, &document)?;
@@ -91,9 +94,10 @@ async fn refresh_one(app: &App, agent: AgentId) -> Result<bool> {
     Ok(true)
 }
 
-/// Equal parts have equal signatures: Ed25519 is deterministic.
-fn hash(parts: &[SignedPartV1]) -> String {
+/// Equal parts have equal signatures: Ed25519 is deterministic. Of another key everything is another.
+fn hash(key: &VerifyingKey, parts: &[SignedPartV1]) -> String {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    digest.update(&key.0);
     for part in parts {
         digest.update(&(part.body.len() as u64).to_le_bytes());
         digest.update(&part.body);

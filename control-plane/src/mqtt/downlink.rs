@@ -5,6 +5,8 @@
 //! and may send anything twice: documents have versions and orders ids.
 //!
 //! - **At once** on a nudge and on a hello, then again after [`FIRST`], doubling up to [`LAST`].
+//! - **The trust list** goes before everything else on a connection: an agent that was away may know none
+//!   of the keys that sign the rest.
 //! - **An order** is repeated until its result comes or it expires.
 //! - **Watching** a site asks its agents for short cycles, a few minutes at a time; such orders are not
 //!   kept, since they run out by themselves.
@@ -88,6 +90,8 @@ pub async fn welcome(
     hello: &HelloV1,
     received: Millis,
 ) -> Result<()> {
+    // First, since all that follows may be signed by a key that the agent has not heard of.
+    send(app, broker, agent, Down::Keys, app.agents.held().keys.trust());
     let mut held = Vec::new();
     for state in &hello.streams {
         let Some(stream) = Stream::from_number(state.stream).filter(|s| Stream::KEPT.contains(s)) else {

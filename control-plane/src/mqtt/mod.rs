@@ -14,11 +14,13 @@ pub mod wire;
 pub use heard::Heard;
 pub use nudge::Nudge;
 
-use crate::App;
-use crate::agents::{certificates, presence};
+use crate::{App, args};
+use crate::agents::{Held, certificates, presence};
+use crate::curtailment::documents;
 use crate::error::{Error, Kind, Result};
-use hashinsight_broker::{Broker, DoorLimits, server_tls};
+use hashinsight_broker::{Broker, BrokerError, DoorLimits, server_tls};
 use hashinsight_protocol::ids::AgentId;
+use hashinsight_protocol::topics::Down;
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -31,12 +33,10 @@ use tokio_util::sync::CancellationToken;
 /// The broker can't start, or one of the parts ends before it should.
 pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
     presence::all_away(&app.stores.business).await?;
-    let server = &app.agents.server;
     let failed = |e: hashinsight_broker::BrokerError| {
         Error::new(Kind::Unavailable, format!("the broker did not start: {e}")).because(e)
     };
-    let authorities = [app.agents.authority.certificate().clone()];
-    let tls = server_tls(&authorities, server.chain.clone(), server.key.clone_key()).map_err(failed)?;
+    let tls = tls_of(&app.agents.held()).map_err(failed)?;
     let limits = DoorLimits { up_queue: ingest::MOST, ..DoorLimits::default() };
     let gate = Arc::clone(&app.agents.directory);
     let (broker, up) = Broker::start_on(listener, limits, tls, gate).await.map_err(failed)?;
@@ -59,7 +59,13 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationT
     outcome
 }
 
-/// Cuts off who was revoked, and notes who is there.
+/// The door's TLS: agents show certificates of any authority that the trust list names.
+fn tls_of(held: &Held) -> Result<Arc<rustls::ServerConfig>, BrokerError> {
+    let authorities: Vec<_> = held.keys.list().authorities.iter().map(|der| der.clone().into()).collect();
+    server_tls(&authorities, held.server.chain.clone(), held.server.key.clone_key())
+}
+
+/// Takes up new keys, cuts off who was revoked, and notes who is there.
 async fn keep_in_step(
     app: Arc<App>,
     broker: Broker,
@@ -75,6 +81,7 @@ async fn keep_in_step(
             _ = turns.tick() => {}
         }
         let turn = async {
+            take_up_keys(&app, &broker).await?;
             cut_off_revoked(&app, &broker).await?;
             note_presence(&app, &broker, &heard).await?;
             refusals.write(&app, &broker).await
@@ -85,9 +92,31 @@ async fn keep_in_step(
     }
 }
 
+/// What the key ceremony has put into the folder: shown, told to agents, and signed with from now on.
+async fn take_up_keys(app: &App, broker: &Broker) -> Result<()> {
+    if !app.agents.refresh(app.clock.now())? {
+        return Ok(());
+    }
+    let held = app.agents.held();
+    broker.set_tls(tls_of(&held).map_err(Error::internal)?);
+    tracing::info!(version = held.keys.list().version, "Keys and certificates were taken up.");
+    for agent in broker.connected() {
+        downlink::send(app, broker, agent, Down::Keys, held.keys.trust());
+    }
+    certificates::write_crl(app).await?;
+    // Parts are signed by themselves, so documents of the old key are composed anew.
+    let agents: Vec<(AgentId,)> =
+        app.stores.business.fetch_all("select agent_id from desired_documents", args![]).await?;
+    documents::refresh(app, agents.into_iter().map(|(agent,)| agent)).await
+}
+
 async fn cut_off_revoked(app: &App, broker: &Broker) -> Result<()> {
     let db = &app.stores.business;
-    for agent in app.agents.directory.refresh(db, app.clock.now()).await? {
+    let revoked = app.agents.directory.refresh(db, app.clock.now()).await?;
+    if !revoked.is_empty() {
+        certificates::write_crl(app).await?;
+    }
+    for agent in revoked {
         broker.cut(agent);
         tracing::warn!(%agent, "An agent's access was taken away.");
         away(app, agent).await?;

@@ -8,13 +8,14 @@ use hashinsight_control_plane::config::{Addresses, Config};
 use hashinsight_control_plane::store::Stores;
 use hashinsight_control_plane::{App, args, mqtt};
 use hashinsight_protocol::clock::{ClockStateV1, MomentV1};
-use hashinsight_protocol::enrolment::{EnrolRequest, EnrolResponse, EnrolmentToken, hex};
+use hashinsight_protocol::enrolment::{EnrolRequest, EnrolResponse, EnrolmentToken, from_hex, hex};
 use hashinsight_protocol::envelope::{Body, Envelope, seal_up};
 use hashinsight_protocol::ids::{AgentId, BootId, Epoch, SiteId};
 use hashinsight_protocol::limits;
 use hashinsight_protocol::presence::{AckV1, HelloV1, StreamStateV1, UnderstandsV1, WelcomeV1, WillV1};
 use hashinsight_protocol::signing::{SigningKey, VerifyingKey};
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};
+use hashinsight_protocol::trust::SignedTrustV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Millis};
 use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, Packet, QoS};
 use rustls::pki_types::pem::PemObject as _;
@@ -95,21 +96,21 @@ impl Plane {
     }
 
     pub async fn token(&self) -> EnrolmentToken {
-        let (db, authority) = (&self.app.stores.business, &self.app.agents.authority);
+        let (db, held) = (&self.app.stores.business, self.app.agents.held());
         let hour = DurationMs::from_minutes(60);
-        tokens::create(db, authority, self.site, "test", hour, self.app.clock.now()).await.unwrap()
+        tokens::create(db, &held.authority, self.site, "test", hour, self.app.clock.now()).await.unwrap()
     }
 
     /// An HTTP request on the enrolment port: status and body of the answer.
     pub async fn request(&self, head: &str, body: &[u8]) -> (u16, String) {
         let mut roots = RootCertStore::empty();
-        roots.add(self.app.agents.authority.certificate().clone()).unwrap();
+        roots.add(self.app.agents.held().authority.certificate().clone()).unwrap();
         let config = Arc::new(client(roots).with_no_client_auth());
         let stream = TcpStream::connect(self.app.addresses.enrol).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
         let authority = stream.get_ref().1.peer_certificates().unwrap()[1].clone();
-        assert_eq!(agents::ca::sha256(&authority), self.app.agents.authority.fingerprint());
+        assert_eq!(agents::ca::sha256(&authority), self.app.agents.held().authority.fingerprint());
         let length = body.len();
         let head = format!("{head} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -132,19 +133,23 @@ impl Plane {
         assert_eq!(status, 200, "{body}");
         let response: EnrolResponse = serde_json::from_str(&body).unwrap();
         assert_eq!((response.site, response.site_name.as_str()), (self.site, "Test"));
-        assert_eq!(response.root_key, hex(&self.app.agents.keys.root().0));
+        assert_eq!(response.root_key, hex(&self.app.agents.held().keys.root().0));
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(response.ca_pem.as_bytes()).unwrap()).unwrap();
+        let root = VerifyingKey(from_hex(&response.root_key).unwrap());
+        let trust = SignedTrustV1::from_text(&response.trust).unwrap().open(&root).unwrap();
+        roots.add_parsable_certificates(trust.authorities.iter().map(|der| der.clone().into()));
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(response.certificate_pem.as_bytes()).map(Result::unwrap).collect();
-        let tls_key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(tls_key.serialize_der()));
-        let tls = client(roots).with_client_auth_cert(chain, tls_key).unwrap();
+        let key_der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(tls_key.serialize_der()));
+        let tls = client(roots).with_client_auth_cert(chain, key_der).unwrap();
         Agent {
             id: response.agent,
             epoch: Epoch::from_random([n; 16]),
             key,
             tls: Arc::new(tls),
-            signers: response.signing_keys.iter().map(|k| k.key).collect(),
+            signers: trust.signing_keys,
+            chain: response.certificate_pem,
+            tls_key,
         }
     }
 
@@ -202,6 +207,8 @@ pub struct Agent {
     pub key: SigningKey,
     pub tls: Arc<ClientConfig>,
     pub signers: Vec<VerifyingKey>,
+    pub chain: String,
+    pub tls_key: rcgen::KeyPair,
 }
 
 /// A connection; dropped, it is cut without a word.

@@ -3,16 +3,18 @@
 use super::super::wire::{Connect, Incoming, MqttConnector, Wire};
 use crate::clock::Clock;
 use crate::identity_files::{self, Identity, NewIdentity, Settings};
-use hashinsight_protocol::enrolment::{CertifiedKey, hex};
+use crate::renewal::Holder;
+use hashinsight_protocol::enrolment::hex;
 use hashinsight_protocol::ids::{AgentId, SiteId};
 use hashinsight_protocol::limits;
-use hashinsight_protocol::signing::{Purpose, SigningKey};
+use hashinsight_protocol::signing::SigningKey;
 use hashinsight_protocol::topics::{Down, Topic, down_filter};
+use hashinsight_protocol::trust::{SignedTrustV1, TrustListV1};
+use hashinsight_protocol::units::Millis;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -20,6 +22,7 @@ const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 
 struct Authority {
     pem: String,
+    der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -28,8 +31,9 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { pem, issuer: Issuer::new(params, key) }
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let (pem, der) = (certificate.pem(), certificate.der().to_vec());
+        Self { pem, der, issuer: Issuer::new(params, key) }
     }
 
     /// Certificate and key.
@@ -94,30 +98,33 @@ impl Broker {
         let agent = AgentId::from_random([1; 16]);
         let (certificate_pem, tls_key_pem) = authority.leaf(&agent.to_string());
         let key = SigningKey::from_seed(&[1; 32]).expect("a seed");
-        let certified = CertifiedKey {
-            key: key.verifying_key(),
-            signature: key.sign(Purpose::Certify, &[&key.verifying_key().0]),
+        let list = TrustListV1 {
+            version: 1,
+            issued: Millis(0),
+            signing_keys: vec![key.verifying_key()],
+            authorities: vec![self.authority.der.clone()],
         };
+        let trust = SignedTrustV1::sign(&key, &list).and_then(|signed| signed.to_text()).expect("small");
         let settings = Settings {
             agent,
             site: SiteId::from_random([2; 16]),
             site_name: String::new(),
             broker: format!("127.0.0.1:{}", self.port),
             broker_name: name.to_owned(),
+            control: "127.0.0.1:1".to_owned(),
             root_key: hex(&key.verifying_key().0),
-            signing_keys: vec![certified],
         };
         let data = tempfile::tempdir_in(self.dir.path()).expect("a folder").keep();
         let new = NewIdentity {
             settings: &settings,
             tls_key_pem: &tls_key_pem,
             certificate_pem: &certificate_pem,
-            ca_pem: &self.authority.pem,
+            trust: &trust,
             batch_seed: &[1; 32],
         };
         identity_files::write(&data, &new).expect("written");
-        let identity = Arc::new(Identity::load(&data).expect("readable"));
-        MqttConnector::new(identity, Clock::system().expect("a boot id"), &data)
+        let holder = Holder::new(&data, Identity::load(&data).expect("readable"), None);
+        MqttConnector::new(holder, Clock::system().expect("a boot id"), &data)
     }
 }
 
