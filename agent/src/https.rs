@@ -42,9 +42,13 @@ pub enum HttpsError {
     Connect { at: String, source: std::io::Error },
     #[error("\"{0}\" is not a host name or an IP address")]
     Name(String),
-    #[error("the server at {0} is not the control plane that made this token; check the address and make a new token")]
+    #[error(
+        "the server at {0} is not the control plane that made this token; check the address and make a new token"
+    )]
     OtherAuthority(String),
-    #[error("the server at {0} is not the control plane: no authority that the root has named vouches for it")]
+    #[error(
+        "the server at {0} is not the control plane: no authority that the root has named vouches for it"
+    )]
     Unvouched(String),
     #[error("no secure connection to {at}: {why}")]
     Tls { at: String, why: String },
@@ -76,9 +80,10 @@ impl Server {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
         let now = Duration::from_millis(u64::try_from(clock.for_tls().0).unwrap_or(0));
-        let vouched = self.chain.split_first().is_some_and(|(leaf, rest)| {
-            by(leaf, rest, &roots, UnixTime::since_unix_epoch(now)).is_ok()
-        });
+        let vouched = self
+            .chain
+            .split_first()
+            .is_some_and(|(leaf, rest)| by(leaf, rest, &roots, UnixTime::since_unix_epoch(now)).is_ok());
         if vouched { Ok(()) } else { Err(HttpsError::Unvouched(self.at.clone())) }
     }
 }

@@ -110,7 +110,8 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(tls.as_bytes()).map_err(|e| damaged("tls.pem", &e))?;
         let begin = tls.find("-----BEGIN CERTIFICATE").unwrap_or(tls.len());
         let certificate_pem = tls[begin..].to_owned();
-        let certificate: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect();
+        let certificate: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect();
         let certificate = certificate.unwrap_or_default();
         let valid = certificate.first().and_then(validity);
         let valid = valid.ok_or_else(|| damaged("tls.pem", &"no certificate in it"))?;
@@ -196,7 +197,8 @@ pub fn write_trust(data_dir: &Path, signed: &SignedTrustV1) -> Result<(), Identi
 /// The folder can't be written to, or what was to be written can't be used.
 pub fn write_renewed(data_dir: &Path, key_pem: &str, answer: &RenewResponse) -> Result<(), IdentityError> {
     let damaged = |reason: String| IdentityError::Damaged { path: folder(data_dir).join("tls.pem"), reason };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(answer.certificate_pem.as_bytes()).collect();
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(answer.certificate_pem.as_bytes()).collect();
     let chain = chain.map_err(|e| damaged(e.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|e| damaged(e.to_string()))?;
     let provider = rustls::crypto::ring::default_provider();
@@ -265,9 +267,12 @@ fn write_folder(data_dir: &Path, partial: &Path, new: &NewIdentity<'_>) -> Resul
         .map_err(|e| IdentityError::Damaged { path: partial.join("agent.json"), reason: e.to_string() })?;
     let batch_key = hex(new.batch_seed);
     let tls = format!("{}{}", new.tls_key_pem, new.certificate_pem);
-    for (name, text) in
-        [("agent.json", &settings), ("tls.pem", &tls), ("trust", &new.trust.to_owned()), ("batch.key", &batch_key)]
-    {
+    for (name, text) in [
+        ("agent.json", &settings),
+        ("tls.pem", &tls),
+        ("trust", &new.trust.to_owned()),
+        ("batch.key", &batch_key),
+    ] {
         let path = partial.join(name);
         write_private(&path, text).map_err(io(&path))?;
     }
@@ -330,7 +335,8 @@ mod tests {
     /// Key and certificate.
     fn tls() -> (String, String) {
         let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = rcgen::CertificateParams::new(vec!["x".to_owned()]).and_then(|p| p.self_signed(&key));
+        let certificate =
+            rcgen::CertificateParams::new(vec!["x".to_owned()]).and_then(|p| p.self_signed(&key));
         (key.serialize_pem(), certificate.expect("a certificate").pem())
     }
 
@@ -404,9 +410,16 @@ mod tests {
         assert_eq!(Identity::load(dir.path()).expect("readable").certificate, before.certificate);
         write_renewed(dir.path(), &next_key, &answer(&next)).expect("written");
         let after = Identity::load(dir.path()).expect("readable");
-        assert_eq!((after.certificate_pem.as_str(), after.settings.broker.as_str()), (next.as_str(), "other:1"));
+        assert_eq!(
+            (after.certificate_pem.as_str(), after.settings.broker.as_str()),
+            (next.as_str(), "other:1")
+        );
         assert_eq!((after.trust.version, after.trust.signing_keys.len()), (2, 3));
-        assert_eq!(std::fs::read_dir(folder(dir.path())).expect("a folder").count(), 4, "nothing is left over");
+        assert_eq!(
+            std::fs::read_dir(folder(dir.path())).expect("a folder").count(),
+            4,
+            "nothing is left over"
+        );
     }
 
     #[test]

@@ -149,7 +149,8 @@ impl Holder {
         };
         let (answer, server): (RenewResponse, _) =
             https::post_to_anybody(&host, port, RENEW_PATH, &request, clock).await?;
-        let signed = SignedTrustV1::from_text(&answer.trust).map_err(|e| RenewalError::Answer(e.to_string()))?;
+        let signed =
+            SignedTrustV1::from_text(&answer.trust).map_err(|e| RenewalError::Answer(e.to_string()))?;
         let list = self.0.trust.with(&signed).map_err(NotTaken::from)?;
         server.is_by(&list.authorities, clock)?;
         // From here on the answer is the control plane's.

@@ -3,6 +3,7 @@
 //! Every value has a default that works on one machine with nothing prepared.
 
 use crate::error::{Error, Result};
+use crate::mqtt::remote::Address;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,10 @@ pub struct Config {
     pub http: SocketAddr,
     /// Agents' MQTT, TLS only.
     pub mqtt: SocketAddr,
+    /// The operator's own broker, in place of the embedded one.
+    pub broker: Option<Address>,
+    /// Our name at that broker: in our certificate and in its access rules.
+    pub broker_user: String,
     /// Agents' enrolment, HTTPS.
     pub enrol: SocketAddr,
     /// Name by which agents reach this machine: in its certificate and in enrolment answers.
@@ -47,6 +52,12 @@ pub struct Settings {
     /// Address for agents' MQTT [default: 127.0.0.1:8883]
     #[arg(long, value_name = "ADDRESS")]
     pub mqtt: Option<SocketAddr>,
+    /// A broker of your own in place of the embedded one: mqtts://HOST:PORT (see deploy/brokers)
+    #[arg(long, value_name = "URL")]
+    pub broker: Option<String>,
+    /// Name of the control plane at that broker [default: cloud]
+    #[arg(long, value_name = "NAME")]
+    pub broker_user: Option<String>,
     /// Address for agents' enrolment [default: 127.0.0.1:8884]
     #[arg(long, value_name = "ADDRESS")]
     pub enrol: Option<SocketAddr>,
@@ -80,6 +91,8 @@ impl Settings {
             data: self.data.or(other.data),
             http: self.http.or(other.http),
             mqtt: self.mqtt.or(other.mqtt),
+            broker: self.broker.or(other.broker),
+            broker_user: self.broker_user.or(other.broker_user),
             enrol: self.enrol.or(other.enrol),
             public_host: self.public_host.or(other.public_host),
             https: self.https.or(other.https),
@@ -99,7 +112,16 @@ impl Settings {
             );
             return Err(Error::invalid(text));
         }
+        let broker_user = self.broker_user.unwrap_or_else(|| "cloud".to_owned());
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        // An agent's id is 32 hex digits: nobody may have a name that looks like one.
+        if broker_user.is_empty() || broker_user.len() > 30 || !broker_user.chars().all(plain) {
+            let text = format!("broker-user: \"{broker_user}\" is not 1 to 30 letters, digits and dashes");
+            return Err(Error::invalid(text));
+        }
         Ok(Config {
+            broker: self.broker.as_deref().map(Address::parse).transpose()?,
+            broker_user,
             data: self.data.unwrap_or_else(default_data),
             http: self.http.unwrap_or(local(8080)),
             mqtt: self.mqtt.unwrap_or(local(8883)),
@@ -157,5 +179,9 @@ mod tests {
         assert!(file("http = \"nowhere\"").is_err());
         assert!(file("public-host = \"a host:8883\"").is_err());
         assert!(file("public-host = \"192.0.2.7\"\nhttps = true").is_ok());
+        let broker = file("broker = \"mqtts://mqtt.example\"").unwrap().broker.unwrap();
+        assert_eq!((broker.host.as_str(), broker.port), ("mqtt.example", 8883));
+        assert!(file("broker = \"mqtt.example\"").is_err());
+        assert!(file("broker-user = \"a/b\"").is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! Counters are totals since the start; gauges are of this moment. Labels take their values from our
 //! own short lists, never from a peer, so that nobody can make the page grow.
 
+use crate::mqtt::Link;
 use hashinsight_broker::Broker;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -28,7 +29,7 @@ impl Counter {
 /// Everything that is counted outside the front door, and the door itself once it is open.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    door: OnceLock<Broker>,
+    link: OnceLock<Link>,
     pub batches_stored: Counter,
     pub batches_duplicate: Counter,
     pub batches_parked: Counter,
@@ -42,31 +43,51 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The door's counters are part of the text from now on.
-    pub fn watch(&self, door: Broker) {
-        // A second door in one process is a test's; the first one stays.
-        let _ = self.door.set(door);
+    /// The wire's own counters are part of the text from now on.
+    pub fn watch(&self, link: Link) {
+        // A second one in one process is a test's; the first one stays.
+        let _ = self.link.set(link);
     }
 
     /// All of it as text.
     pub fn text(&self) -> String {
         let mut page = Page(String::with_capacity(8 * 1024));
-        page.of("batches_total", "counter", "Batches from agents, by what became of them.", "outcome", &[
-            ("stored", self.batches_stored.get()),
-            ("duplicate", self.batches_duplicate.get()),
-            ("parked", self.batches_parked.get()),
-            ("quarantined", self.batches_quarantined.get()),
-            ("withheld", self.batches_withheld.get()),
-        ]);
+        page.of(
+            "batches_total",
+            "counter",
+            "Batches from agents, by what became of them.",
+            "outcome",
+            &[
+                ("stored", self.batches_stored.get()),
+                ("duplicate", self.batches_duplicate.get()),
+                ("parked", self.batches_parked.get()),
+                ("quarantined", self.batches_quarantined.get()),
+                ("withheld", self.batches_withheld.get()),
+            ],
+        );
         let one = [("", self.messages_refused.get())];
         page.of("messages_refused_total", "counter", "Messages that did not verify.", "", &one);
-        page.of("enrolments_total", "counter", "Requests on the enrolment port, by outcome.", "outcome", &[
-            ("enrolled", self.enrolled.get()),
-            ("renewed", self.renewed.get()),
-            ("refused", self.enrolments_refused.get()),
-        ]);
-        if let Some(door) = self.door.get() {
-            page.door(door);
+        page.of(
+            "enrolments_total",
+            "counter",
+            "Requests on the enrolment port, by outcome.",
+            "outcome",
+            &[
+                ("enrolled", self.enrolled.get()),
+                ("renewed", self.renewed.get()),
+                ("refused", self.enrolments_refused.get()),
+            ],
+        );
+        match self.link.get() {
+            Some(Link::Embedded(door)) => page.door(door),
+            Some(Link::Remote(remote)) => {
+                let (connected, times) = remote.state();
+                let help = "Whether the operator's broker has us.";
+                page.of("broker_connected", "gauge", help, "", &[("", u64::from(connected))]);
+                let help = "How often the operator's broker took us in.";
+                page.of("broker_connections_total", "counter", help, "", &[("", times)]);
+            }
+            None => {}
         }
         page.0
     }

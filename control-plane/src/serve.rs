@@ -26,11 +26,18 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<()> {
     let all = shutdown.child_token();
     let _guard = all.clone().drop_guard();
     let http = listen("http", config.http).await?;
-    let mqtt = listen("mqtt", config.mqtt).await?;
+    // With a broker of the operator's own there is nothing to listen for.
+    let mqtt = match config.broker {
+        Some(_) => None,
+        None => Some(listen("mqtt", config.mqtt).await?),
+    };
     let enrol = listen("enrol", config.enrol).await?;
     let addresses = Addresses {
         http: http.local_addr().map_err(Error::internal)?,
-        mqtt: mqtt.local_addr().map_err(Error::internal)?,
+        mqtt: match &mqtt {
+            Some(mqtt) => mqtt.local_addr().map_err(Error::internal)?,
+            None => config.mqtt,
+        },
         enrol: enrol.local_addr().map_err(Error::internal)?,
     };
     let _lock = prepare_folder(&config.data)?;

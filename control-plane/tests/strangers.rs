@@ -199,12 +199,22 @@ async fn whoever_has_no_business_here_is_refused_counted_and_audited() {
         (&bad.tls, connect(("MQIsdp", 3), &id, None), refuses(BAD_VERSION), Refusal::ProtocolVersion),
         (&bad.tls, connect(("MQTT", 5), &id, None), refuses(BAD_VERSION), Refusal::ProtocolVersion),
         (&bad.tls, after(publish(&theirs, b"x")), closed(), Refusal::Topic),
-        (&bad.tls, after(publish(&Topic::Down(bad.id, hashinsight_protocol::topics::Down::Order).to_string(), b"x")), closed(), Refusal::Topic),
+        (
+            &bad.tls,
+            after(publish(&Topic::Down(bad.id, hashinsight_protocol::topics::Down::Order).to_string(), b"x")),
+            closed(),
+            Refusal::Topic,
+        ),
         (&bad.tls, after(oversized), closed(), Refusal::Oversized),
         (&bad.tls, after(subscribe(&down_filter(victim.id))), no_filter.clone(), Refusal::Filter),
         (&bad.tls, after(subscribe("/tenants/+/down/#")), no_filter.clone(), Refusal::Filter),
         (&bad.tls, after(subscribe("#")), no_filter.clone(), Refusal::Filter),
-        (&bad.tls, after(subscribe(&format!("$share/g/{}", down_filter(bad.id)))), no_filter, Refusal::Filter),
+        (
+            &bad.tls,
+            after(subscribe(&format!("$share/g/{}", down_filter(bad.id)))),
+            no_filter,
+            Refusal::Filter,
+        ),
     ];
     for (tls, said, expect, why) in table {
         let before = refused(&plane, why);
@@ -222,7 +232,8 @@ async fn whoever_has_no_business_here_is_refused_counted_and_audited() {
     assert!(matches!(timeout(SOON, slow.read(&mut [0])).await.unwrap(), Ok(0) | Err(_)));
 
     // A word that another key has signed, on the agent's own topic; and one that comes twice.
-    let forged = seal_up(&SigningKey::from_seed(&[9; 32]).unwrap(), victim.id, victim.epoch, Stream::Events, 7, b"x");
+    let forged =
+        seal_up(&SigningKey::from_seed(&[9; 32]).unwrap(), victim.id, victim.epoch, Stream::Events, 7, b"x");
     line.send(Stream::Events, forged.unwrap()).await;
     for _ in 0..2 {
         line.send(Stream::Events, event(&victim, 1)).await;
@@ -237,7 +248,9 @@ async fn whoever_has_no_business_here_is_refused_counted_and_audited() {
     assert_eq!(plane.request("POST /enrol", &body(used.secret())).await.0, 200);
     let db = &plane.app.stores.business;
     let late = plane.token().await;
-    db.execute("update enrolment_tokens set expires_at = $1 where used_at is null", args![now]).await.unwrap();
+    db.execute("update enrolment_tokens set expires_at = $1 where used_at is null", args![now])
+        .await
+        .unwrap();
     for secret in [used.secret(), late.secret(), "guessed"] {
         let (status, answer) = plane.request("POST /enrol", &body(secret)).await;
         assert_eq!(status, 403, "{answer}");
@@ -277,7 +290,10 @@ async fn whoever_has_no_business_here_is_refused_counted_and_audited() {
         (&id, Refusal::Oversized),
         (&id, Refusal::Filter),
     ] {
-        assert!(audited("front door", subject, &format!(" x {} from 127.0.0.1", why.name())), "{why:?}: {rows:#?}");
+        assert!(
+            audited("front door", subject, &format!(" x {} from 127.0.0.1", why.name())),
+            "{why:?}: {rows:#?}"
+        );
     }
     assert!(audited("ingest", &other, "signature"), "{rows:#?}");
     let tries = rows.iter().filter(|(who, ..)| who == "enrolment").count();

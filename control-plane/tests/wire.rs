@@ -6,6 +6,7 @@ mod support;
 
 use hashinsight_control_plane::agents::{certificates, tokens};
 use hashinsight_control_plane::args;
+use hashinsight_control_plane::clock::Clock;
 use hashinsight_control_plane::store::Stores;
 use hashinsight_control_plane::telemetry::keys::Keys;
 use hashinsight_control_plane::telemetry::readings::{Pages, Range};
@@ -20,7 +21,15 @@ use hashinsight_protocol::topics::{Down, Stream};
 use hashinsight_protocol::units::{DurationMs, Hashrate, Millis};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
-use support::{Agent, Plane, SOON, enrol_body, moment};
+use support::{Agent, On, Plane, SOON, enrol_body, moment};
+
+crate::on_both_brokers![
+    every_sample_is_stored_once_whatever_the_wire_does,
+    what_is_acknowledged_outlives_the_server,
+    a_revoked_agent_is_cut_off_and_refused,
+    documents_and_orders_are_sent_until_they_are_held,
+    gaps_are_counted_and_the_watched_are_quick,
+];
 
 const MINERS: u8 = 40;
 const BATCHES: u64 = 60;
@@ -60,9 +69,8 @@ fn shuffled(numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
     numbers
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_sample_is_stored_once_whatever_the_wire_does() {
-    let plane = Plane::start().await;
+async fn every_sample_is_stored_once_whatever_the_wire_does(on: On) {
+    let plane = Plane::start_on(on).await;
     let (agent, other) = (plane.agent(3).await, plane.agent(4).await);
     let now = plane.app.clock.now();
     let outbox = outbox(&agent, now);
@@ -140,9 +148,8 @@ async fn every_sample_is_stored_once_whatever_the_wire_does() {
     plane.becomes("select session * 10 + online from agent_presence", 20).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_outlives_the_server() {
-    let mut plane = Plane::start().await;
+async fn what_is_acknowledged_outlives_the_server(on: On) {
+    let mut plane = Plane::start_on(on).await;
     let agent = plane.agent(3).await;
     let now = plane.app.clock.now();
     let outbox = outbox(&agent, now);
@@ -165,7 +172,8 @@ async fn what_is_acknowledged_outlives_the_server() {
             break;
         }
         drop(line);
-        plane = Plane::start_in(plane.kill().await).await;
+        let (folder, broker) = plane.kill().await;
+        plane = Plane::start_in(folder, broker, Clock::system()).await;
         let stored = plane.telemetry_number("select count(*) from batches").await;
         assert!(stored as usize >= acked.len(), "{stored} of {} acknowledged", acked.len());
     }
@@ -174,9 +182,8 @@ async fn what_is_acknowledged_outlives_the_server() {
     assert_eq!(plane.telemetry_number("select sum(samples) from site_rollups").await, samples);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_agent_is_cut_off_and_refused() {
-    let plane = Plane::start().await;
+async fn a_revoked_agent_is_cut_off_and_refused(on: On) {
+    let plane = Plane::start_on(on).await;
     let (agent, other) = (plane.agent(3).await, plane.agent(4).await);
     let now = plane.app.clock.now();
     let line = agent.connect(&plane, 1).await.unwrap();
@@ -187,9 +194,36 @@ async fn a_revoked_agent_is_cut_off_and_refused() {
     let stores = Stores::open(plane.folder.path()).await.unwrap();
     assert!(certificates::revoke(&stores.business, agent.id, "test", now).await.unwrap());
     assert!(!certificates::revoke(&stores.business, agent.id, "test", now).await.unwrap());
-    tokio::time::timeout(Duration::from_secs(3), line.ended()).await.expect("cut off within seconds");
+    match on {
+        On::Embedded => {
+            tokio::time::timeout(Duration::from_secs(3), line.ended()).await.expect("cut off within seconds");
+        }
+        On::Mosquitto => {
+            // Not cut off, but not listened to.
+            plane.becomes("select count(*) from agent_presence where online = 1", 0).await;
+            let mut line = line;
+            events(
+                &agent,
+                &line,
+                1,
+                now,
+                &[EventV1::Document(DocumentHeldV1 { version: 1, plans: Vec::new() })],
+            )
+            .await;
+            let acked = line.acked_within(Stream::Events, Duration::from_secs(1)).await;
+            assert!(acked.is_empty(), "what it says is not taken: {acked:?}");
+            assert_eq!(plane.number("select count(*) from event_batches").await, 0);
+            drop(line);
+            plane.bring_revocations_to_the_broker().await;
+        }
+    }
     plane.becomes("select count(*) from agent_presence where online = 1", 0).await;
-    assert!(agent.connect(&plane, 2).await.is_none());
+    // Another broker takes its revocation list up a moment after it was told.
+    let mut tries = 0..50;
+    while agent.connect(&plane, 2).await.is_some() {
+        assert!(on == On::Mosquitto && tries.next().is_some(), "let in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     others.send(Stream::Presence, other.hello(1, &[], 0, now)).await;
     assert_eq!(others.welcome().await.session, 1, "nobody else is disturbed");
 }
@@ -251,9 +285,8 @@ async fn keep_document(plane: &Plane, agent: AgentId, version: u64) {
     plane.app.nudge.agent(agent);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn documents_and_orders_are_sent_until_they_are_held() {
-    let plane = Plane::start().await;
+async fn documents_and_orders_are_sent_until_they_are_held(on: On) {
+    let plane = Plane::start_on(on).await;
     let agent = plane.agent(3).await;
     let now = plane.app.clock.now();
     let mut line = agent.connect(&plane, 1).await.unwrap();
@@ -298,9 +331,8 @@ async fn documents_and_orders_are_sent_until_they_are_held() {
     assert_eq!(DesiredDocumentV1::decode(&line.next(Down::Desired).await).unwrap().version, 8);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gaps_are_counted_and_the_watched_are_quick() {
-    let plane = Plane::start().await;
+async fn gaps_are_counted_and_the_watched_are_quick(on: On) {
+    let plane = Plane::start_on(on).await;
     let agent = plane.agent(3).await;
     let now = plane.app.clock.now();
     let mut line = agent.connect(&plane, 1).await.unwrap();

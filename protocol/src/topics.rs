@@ -138,6 +138,8 @@ pub fn down_filter(agent: AgentId) -> String {
 
 /// The filter the control plane subscribes to.
 pub const UP_FILTER: &str = "/tenants/+/up/#";
+/// The same, shared by the replicas of a control plane: each message goes to one of them.
+pub const UP_SHARED: &str = "$share/ingest//tenants/+/up/#";
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ use hashinsight_protocol::readiness::*;
 use hashinsight_protocol::signing::SigningKey;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1, TelemetryV1};
 use hashinsight_protocol::topics::{Down, Stream, Topic};
+use hashinsight_protocol::trust::{SignedTrustV1, TrustListV1};
 use hashinsight_protocol::units::*;
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -181,6 +182,18 @@ fn presence_and_acknowledgement() {
         },
     );
     body("ack-v1", &AckV1 { stream: 1, epoch: epoch(), ranges: vec![(1, 16), (18, 20)] });
+}
+
+#[test]
+fn trust() {
+    let list = TrustListV1 {
+        version: 2,
+        issued: moment().wall,
+        signing_keys: vec![key().verifying_key()],
+        authorities: vec![vec![0x30, 0x03, 0x02, 0x01, 0x05]],
+    };
+    body("trust-list-v1", &list);
+    body("signed-trust-v1", &SignedTrustV1::sign(&key(), &list).expect("small"));
 }
 
 #[test]

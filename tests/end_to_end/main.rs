@@ -8,3 +8,4 @@ mod mistakes;
 mod plan;
 mod probe;
 mod site;
+mod year;

@@ -1,11 +1,11 @@
 use super::*;
+use hashinsight_protocol::ids::{AgentId, SiteId};
 use hashinsight_protocol::trust::{SignedTrustV1, TrustListV1};
 use hashinsight_protocol::units::Millis;
-use ring::digest::{SHA256, digest};
-use std::sync::Arc;
-use hashinsight_protocol::ids::{AgentId, SiteId};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use ring::digest::{SHA256, digest};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;

@@ -72,7 +72,7 @@ impl SessionError {
     /// Whether certificates may be the reason: TLS says so on either side.
     pub fn is_about_trust(&self) -> bool {
         match self {
-            Self::Link(LinkError::Tls(_) | LinkError::Handshake { .. }) => true,
+            Self::Link(LinkError::Tls(_)) => true,
             // In TLS 1.3 the client learns of its refusal after the handshake.
             Self::Down(why) => why.contains("alert") || why.contains("certificate"),
             _ => false,
@@ -373,7 +373,9 @@ impl<W: Wire> Session<'_, W> {
             refused.count
         };
         tracing::warn!(topic, %why, count, "messages from the broker are refused");
-        let text = bounded_text(&format!("{count} messages from the broker were refused; the last on {topic}: {why}"));
+        let text = bounded_text(&format!(
+            "{count} messages from the broker were refused; the last on {topic}: {why}"
+        ));
         let alarm = EventV1::Alarm(AlarmV1 { kind: AlarmKindV1::Downlink, miner: None, text });
         let at = self.uplink.clock.now();
         if let Err(error) = self.uplink.journal.record(Stream::Audit, at, vec![alarm]).await {

@@ -341,7 +341,8 @@ async fn alarms(site: &Site) -> Vec<String> {
     let kept = site.journal.pending(Stream::Audit, 0, u64::MAX, 100).await.expect("readable");
     let mut texts = Vec::new();
     for kept in kept {
-        let envelope = Envelope::open(Topic::Up(sealer(1).agent, Stream::Audit), &kept.envelope).expect("ours");
+        let envelope =
+            Envelope::open(Topic::Up(sealer(1).agent, Stream::Audit), &kept.envelope).expect("ours");
         for raw in EventsV1::decode(envelope.body).expect("events").events {
             if let Ok(EventV1::Alarm(alarm)) = EventV1::from_raw(&raw) {
                 texts.push(alarm.text);
@@ -374,7 +375,8 @@ async fn forged_and_replayed_words_change_nothing_and_are_audited() {
         cloud.say_as(&forger, Down::Welcome, &[1, 2, 3]).await;
     }
     // A list by another root, and an older one.
-    let signed = |root: &SigningKey, list| SignedTrustV1::sign(root, &list).and_then(|s| s.encode()).expect("small");
+    let signed =
+        |root: &SigningKey, list| SignedTrustV1::sign(root, &list).and_then(|s| s.encode()).expect("small");
     cloud.say_as(&forger, Down::Keys, &signed(&forger, trust_list(9, 8))).await;
     cloud.say(Down::Keys, &signed(&root(), trust_list(0, 8))).await;
     cloud.say_as(&forger, Down::Desired, &document(4, &[])).await;

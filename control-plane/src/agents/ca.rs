@@ -47,6 +47,8 @@ const DAY: u64 = 24 * 60;
 const AUTHORITY_LIVES: DurationMs = DurationMs::from_minutes(20 * 365 * DAY);
 const SERVER_LIVES: DurationMs = DurationMs::from_minutes(397 * DAY);
 const AGENT_LIVES: DurationMs = DurationMs::from_minutes(365 * DAY);
+/// Brokers look at it when the connection begins.
+const CLIENT_LIVES: DurationMs = DurationMs::from_minutes(DAY);
 /// A server certificate with less than this left is renewed at the next start.
 const RENEW_BELOW: DurationMs = DurationMs::from_minutes(90 * DAY);
 /// Certificates hold from a little before they are made: clocks at sites run behind.
@@ -226,6 +228,20 @@ impl Authority {
         Ok(self.identity(certificate.der().clone(), &key, now.plus(SERVER_LIVES - RENEW_BELOW)))
     }
 
+    /// A certificate for the control plane itself at a broker of the operator's, made for one connection.
+    ///
+    /// # Errors
+    /// The library refuses; no name of a configuration makes it do so.
+    pub fn client(&self, user: &str, now: Millis) -> Result<ServerIdentity> {
+        let key = KeyPair::generate().map_err(Error::internal)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name(&[(DnType::CommonName, user)]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let (params, not_after) = leaf(params, now, CLIENT_LIVES);
+        let certificate = params.signed_by(&key, &self.issuer).map_err(Error::internal)?;
+        Ok(self.identity(certificate.der().clone(), &key, not_after))
+    }
+
     /// The list of revoked serial numbers (hex), PEM.
     ///
     /// # Errors
@@ -377,7 +393,6 @@ fn hold(params: &mut CertificateParams, now: Millis, lives: DurationMs) -> Milli
 fn second(at: Millis) -> u64 {
     u64::try_from(at.0 / 1000).unwrap_or(0).min(7_258_118_400)
 }
-
 
 /// The names that a certificate is for.
 fn names(certificate: &CertificateDer<'_>) -> Vec<String> {

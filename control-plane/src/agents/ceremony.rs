@@ -14,7 +14,7 @@
 
 use super::ca::{self, Authority};
 use super::keys::{self, ROOT, ROOT_PUBLIC, SIGNING, TRUST};
-use super::{files, ca::sha256};
+use super::{ca::sha256, files};
 use crate::error::{Error, Kind, Result};
 use hashinsight_protocol::enrolment::{from_hex_bytes, hex};
 use hashinsight_protocol::envelope::Body as _;
@@ -61,7 +61,8 @@ pub fn take_root(data: &Path, to: &Path) -> Result<()> {
     if files::read(to, ROOT)?.as_deref() != Some(&key[..]) {
         return Err(files::failed(&to.join(ROOT), "is another root's; choose an empty folder", None));
     }
-    std::fs::remove_file(data.join(ROOT)).map_err(|e| files::failed(&data.join(ROOT), "can't be removed", Some(e)))
+    std::fs::remove_file(data.join(ROOT))
+        .map_err(|e| files::failed(&data.join(ROOT), "can't be removed", Some(e)))
 }
 
 /// The list that is wanted, unsigned, as text. Makes the next keys where they are missing.
@@ -97,7 +98,8 @@ pub fn propose(data: &Path, wanted: Wanted, now: Millis) -> Result<(TrustListV1,
         authorities.extend(more);
     }
     let same = held.as_ref().is_some_and(|held| {
-        held.signing_keys.len() == signing_keys.len() && held.authorities.len() == authorities.len()
+        held.signing_keys.len() == signing_keys.len()
+            && held.authorities.len() == authorities.len()
             && signing_keys.iter().all(|key| held.signing_keys.contains(key))
             && authorities.iter().all(|der| held.authorities.contains(der))
     });
@@ -117,7 +119,8 @@ pub fn propose(data: &Path, wanted: Wanted, now: Millis) -> Result<(TrustListV1,
 /// It is no proposal, or there is no root.
 pub fn sign(root: &Path, proposal: &str) -> Result<(TrustListV1, String)> {
     let list = from_hex_bytes(proposal.trim()).and_then(|bytes| TrustListV1::decode(&bytes).ok());
-    let list = list.ok_or_else(|| Error::invalid("this is no proposal of \"hashinsight admin keys propose\""))?;
+    let list =
+        list.ok_or_else(|| Error::invalid("this is no proposal of \"hashinsight admin keys propose\""))?;
     let key: SigningKey = keys::read_key(root, ROOT)?;
     let signed = SignedTrustV1::sign(&key, &list).map_err(Error::internal)?;
     Ok((list, signed.to_text().map_err(Error::internal)?))
@@ -132,7 +135,9 @@ pub fn install(data: &Path, text: &str) -> Result<TrustListV1> {
     let signed = SignedTrustV1::from_text(text).map_err(|e| Error::invalid(e.to_string()))?;
     let held = match files::read(data, TRUST)? {
         Some(_) => keys::read_trust(data, &root)?.1,
-        None => TrustListV1 { version: 0, issued: Millis(0), signing_keys: Vec::new(), authorities: Vec::new() },
+        None => {
+            TrustListV1 { version: 0, issued: Millis(0), signing_keys: Vec::new(), authorities: Vec::new() }
+        }
     };
     let list = newer(&root, &held, &signed).map_err(|e| Error::invalid(e.to_string()))?;
     let list = list.ok_or_else(|| Error::new(Kind::Conflict, "this list is installed already"))?;
@@ -140,7 +145,9 @@ pub fn install(data: &Path, text: &str) -> Result<TrustListV1> {
     let in_use = list.signing_keys.contains(&keys::read_key(data, SIGNING)?.verifying_key())
         && list.authorities.iter().any(|der| der == authority.certificate().as_ref());
     if !in_use {
-        return Err(Error::invalid("this list leaves out a key that the server still uses; activate the next first"));
+        return Err(Error::invalid(
+            "this list leaves out a key that the server still uses; activate the next first",
+        ));
     }
     files::replace(data, TRUST, signed.to_text().map_err(Error::internal)?.as_bytes())?;
     Ok(list)
@@ -153,7 +160,8 @@ pub fn install(data: &Path, text: &str) -> Result<TrustListV1> {
 pub fn activate(data: &Path) -> Result<Vec<&'static str>> {
     let (_, list) = keys::read_trust(data, &keys::root(data)?)?;
     let not_yet = |what: &str| {
-        let text = format!("the installed list does not name the next {what}; propose, sign and install first");
+        let text =
+            format!("the installed list does not name the next {what}; propose, sign and install first");
         Error::new(Kind::Conflict, text)
     };
     let mut done = Vec::new();
@@ -172,7 +180,10 @@ pub fn activate(data: &Path) -> Result<Vec<&'static str>> {
         done.push("authority");
     }
     if done.is_empty() {
-        return Err(Error::new(Kind::NotFound, "there is no next key; begin with \"hashinsight admin keys propose\""));
+        return Err(Error::new(
+            Kind::NotFound,
+            "there is no next key; begin with \"hashinsight admin keys propose\"",
+        ));
     }
     Ok(done)
 }

@@ -270,6 +270,9 @@ pub async fn enrol(app: &App, request: &EnrolRequest, from: IpAddr) -> Result<En
 
 /// Where agents find the broker, and the name in its certificate.
 pub(super) fn broker_address(app: &App) -> (String, String) {
+    if let Some(broker) = &app.config.broker {
+        return (host_and_port(&broker.host, broker.port), broker.host.clone());
+    }
     let host = &app.config.public_host;
     (host_and_port(host, app.addresses.mqtt.port()), host.clone())
 }

@@ -115,8 +115,8 @@ pub(super) fn root(folder: &Path) -> Result<VerifyingKey> {
 pub(super) fn read_trust(folder: &Path, root: &VerifyingKey) -> Result<(SignedTrustV1, TrustListV1)> {
     let text = files::read_text(folder, TRUST)?.unwrap_or_default();
     let wrong = |what| files::failed(&folder.join(TRUST), what, None);
-    let trust = SignedTrustV1::from_text(&text)
-        .map_err(|_| wrong("is no trust list; restore it from the backup"))?;
+    let trust =
+        SignedTrustV1::from_text(&text).map_err(|_| wrong("is no trust list; restore it from the backup"))?;
     let list = trust
         .open(root)
         .map_err(|_| wrong("is not signed by the root beside it; restore both from the backup"))?;

@@ -1,5 +1,6 @@
 //! Agents: enrolment, certificates, signing keys, presence.
 
+pub mod broker_files;
 pub mod ca;
 pub mod ceremony;
 pub mod certificates;

@@ -69,10 +69,21 @@ pub async fn away(db: &Db, agent: AgentId) -> Result<()> {
     Ok(())
 }
 
-/// Something came from these agents.
-pub async fn seen(tx: &mut Tx, agents: impl IntoIterator<Item = AgentId>, now: Millis) -> Result<()> {
+/// Something came from these agents. `are_there`: that alone says that they are connected, as with a broker
+/// that does not tell us.
+pub async fn seen(
+    tx: &mut Tx,
+    agents: impl IntoIterator<Item = AgentId>,
+    are_there: bool,
+    now: Millis,
+) -> Result<()> {
     for agent in agents {
-        tx.execute("update agent_presence set seen_at = $2 where agent_id = $1", args![agent, now]).await?;
+        tx.execute(
+            "update agent_presence set seen_at = $2, online = case when $3 = 1 then 1 else online end
+             where agent_id = $1",
+            args![agent, now, are_there],
+        )
+        .await?;
     }
     Ok(())
 }

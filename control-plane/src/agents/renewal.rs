@@ -53,8 +53,7 @@ pub async fn renew(app: &App, request: &RenewRequest, from: IpAddr) -> Result<Re
         )
         .await?;
     let unknown = "this certificate is not known here; enrol this gateway again";
-    let HolderRow { agent, certificate_revoked, agent_revoked } =
-        holder.ok_or_else(|| forbidden(unknown))?;
+    let HolderRow { agent, certificate_revoked, agent_revoked } = holder.ok_or_else(|| forbidden(unknown))?;
     if certificate_revoked.is_some() || agent_revoked.is_some() {
         return Err(forbidden("this gateway's access was taken away; enrol it again if that was a mistake"));
     }
@@ -88,7 +87,8 @@ pub async fn renew(app: &App, request: &RenewRequest, from: IpAddr) -> Result<Re
     .await?;
     let expired = parsed.validity().not_after.timestamp().saturating_mul(1000) < now.0;
     let state = if expired { "expired " } else { "" };
-    let detail = format!("{state}certificate renewed from {from}, version {}", bounded_text(&request.version));
+    let detail =
+        format!("{state}certificate renewed from {from}, version {}", bounded_text(&request.version));
     audit::record(&mut tx, now, "renewal", "agent.renew", &agent.to_string(), &detail).await?;
     tx.commit().await?;
     app.agents.directory.learn_certificate(agent, issued.fingerprint);

@@ -1,7 +1,7 @@
 //! `hashinsight admin …`: what is done at the server itself, by whoever may read its files.
 
 use crate::agents::ca::Authority;
-use crate::agents::{ceremony, certificates, tokens};
+use crate::agents::{broker_files, ceremony, certificates, tokens};
 use crate::config::Config;
 use crate::curtailment::request::{Ramp, Rules};
 use crate::curtailment::usual::{self, Usual};
@@ -39,6 +39,14 @@ pub enum Admin {
         /// How long the token can be used
         #[arg(long, default_value_t = 60)]
         valid_minutes: u64,
+    },
+    /// Write what a broker of your own needs: its certificate and key, the authorities, the revocation list
+    BrokerFiles {
+        /// Host name by which agents reach the broker
+        #[arg(long)]
+        host: String,
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
     /// The root, the signing key and the certificate authority
     #[command(subcommand)]
@@ -242,15 +250,22 @@ pub fn keys(command: Keys, data: &Path, now: Millis) -> Result<()> {
             let (list, text) = ceremony::propose(data, wanted, now)?;
             write(&out, &text)?;
             print!("{}", ceremony::shown(&list));
-            println!("sign it beside the root: hashinsight admin keys sign --root DIR --proposal {} --out FILE", out.display());
+            println!(
+                "sign it beside the root: hashinsight admin keys sign --root DIR --proposal {} --out FILE",
+                out.display()
+            );
         }
         Keys::Sign { root, proposal, out } => {
             let (list, text) = ceremony::sign(&root, &read(&proposal)?)?;
             write(&out, &text)?;
             print!("signed: {}", ceremony::shown(&list));
         }
-        Keys::Install { file } => print!("installed: {}", ceremony::shown(&ceremony::install(data, &read(&file)?)?)),
-        Keys::Activate => println!("in use from now on: the next {}", ceremony::activate(data)?.join(" and the next ")),
+        Keys::Install { file } => {
+            print!("installed: {}", ceremony::shown(&ceremony::install(data, &read(&file)?)?))
+        }
+        Keys::Activate => {
+            println!("in use from now on: the next {}", ceremony::activate(data)?.join(" and the next "))
+        }
     }
     Ok(())
 }
@@ -295,6 +310,13 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
             let valid = DurationMs::from_minutes(valid_minutes);
             let token = tokens::create_for(db, &authority, agent_id(&agent)?, WHO, valid, now).await?;
             println!("{}", token.reveal());
+        }
+        Admin::BrokerFiles { host, out } => {
+            broker_files::write(&config.data, stores, &host, &out, now).await?;
+            println!(
+                "{} holds ca.pem, server.pem, server.key and crl.pem; see deploy/brokers",
+                out.display()
+            );
         }
         Admin::Keys(command) => keys(command, &config.data, now)?,
         Admin::User(command) => user(command, stores, now).await?,

@@ -13,6 +13,7 @@
 //! - **After a restored backup** an agent may hold a higher version than the database knows: the
 //!   document is issued again above it, so that the agent takes it.
 
+use super::Link;
 use crate::agents::presence;
 use crate::error::{Error, Result};
 use crate::random;
@@ -22,7 +23,7 @@ use crate::telemetry::ledger::{self, StreamKey};
 use crate::telemetry::once::Ledgers;
 use crate::{App, args, row};
 use bytes::Bytes;
-use hashinsight_broker::{Broker, SendError};
+use hashinsight_broker::SendError;
 use hashinsight_protocol::document::DesiredDocumentV1;
 use hashinsight_protocol::envelope::{Body, Envelope};
 use hashinsight_protocol::ids::{AgentId, OrderId};
@@ -53,11 +54,11 @@ pub fn next_version(own: u64, reported: u64) -> u64 {
 }
 
 /// Sends a message that is not kept; false when the agent is away or slow.
-pub fn send<B: Body>(app: &App, broker: &Broker, agent: AgentId, kind: Down, body: &B) -> bool {
+pub fn send<B: Body>(app: &App, link: &Link, agent: AgentId, kind: Down, body: &B) -> bool {
     let sealed =
         body.encode().map_err(Error::internal).and_then(|body| app.agents.seal(agent, kind, 0, &body));
     match sealed {
-        Ok(sealed) => try_send(broker, agent, kind, sealed.into()),
+        Ok(sealed) => try_send(link, agent, kind, sealed.into()),
         Err(error) => {
             tracing::error!(%agent, error = error.chain(), "A message could not be sealed.");
             false
@@ -65,8 +66,8 @@ pub fn send<B: Body>(app: &App, broker: &Broker, agent: AgentId, kind: Down, bod
     }
 }
 
-fn try_send(broker: &Broker, agent: AgentId, kind: Down, sealed: Bytes) -> bool {
-    match broker.try_send(agent, kind, sealed) {
+fn try_send(link: &Link, agent: AgentId, kind: Down, sealed: Bytes) -> bool {
+    match link.try_send(agent, kind, sealed) {
         Ok(()) => true,
         Err(error @ SendError::TooLarge) => {
             tracing::error!(%agent, kind = kind.name(), %error, "A message can't be sent.");
@@ -85,13 +86,13 @@ fn try_send(broker: &Broker, agent: AgentId, kind: Down, sealed: Bytes) -> bool 
 /// A database fails.
 pub async fn welcome(
     app: &App,
-    broker: &Broker,
+    link: &Link,
     agent: AgentId,
     hello: &HelloV1,
     received: Millis,
 ) -> Result<()> {
     // First, since all that follows may be signed by a key that the agent has not heard of.
-    send(app, broker, agent, Down::Keys, app.agents.held().keys.trust());
+    send(app, link, agent, Down::Keys, app.agents.held().keys.trust());
     let mut held = Vec::new();
     for state in &hello.streams {
         let Some(stream) = Stream::from_number(state.stream).filter(|s| Stream::KEPT.contains(s)) else {
@@ -116,7 +117,7 @@ pub async fn welcome(
     let site = app.agents.directory.known(agent).map(|known| known.site);
     let watched = site.is_some_and(|site| app.live.is_watched(site));
     let welcome = WelcomeV1 { session: hello.session, received, held, document, watched };
-    send(app, broker, agent, Down::Welcome, &welcome);
+    send(app, link, agent, Down::Welcome, &welcome);
     app.nudge.agent(agent);
     Ok(())
 }
@@ -234,7 +235,7 @@ impl Attempts {
 ///
 /// # Errors
 /// None that ends the work; it goes on with the next turn.
-pub async fn run(app: Arc<App>, broker: Broker, shutdown: CancellationToken) -> Result<()> {
+pub async fn run(app: Arc<App>, link: Link, shutdown: CancellationToken) -> Result<()> {
     let mut attempts = Attempts::default();
     let mut watches = HashMap::new();
     let mut turns = tokio::time::interval(EVERY);
@@ -243,15 +244,15 @@ pub async fn run(app: Arc<App>, broker: Broker, shutdown: CancellationToken) -> 
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             agents = app.nudge.next() => agents.into_iter().for_each(|agent| attempts.reset(agent)),
-            _ = turns.tick() => watch(&app, &broker, &mut watches),
+            _ = turns.tick() => watch(&app, &link, &mut watches),
         }
-        if let Err(error) = reconcile(&app, &broker, &mut attempts).await {
+        if let Err(error) = reconcile(&app, &link, &mut attempts).await {
             tracing::error!(error = error.chain(), "Documents and orders could not be looked up.");
         }
     }
 }
 
-async fn reconcile(app: &App, broker: &Broker, attempts: &mut Attempts) -> Result<()> {
+async fn reconcile(app: &App, link: &Link, attempts: &mut Attempts) -> Result<()> {
     let db = &app.stores.business;
     let documents: Vec<(AgentId, u64)> = db
         .fetch_all(
@@ -290,17 +291,17 @@ async fn reconcile(app: &App, broker: &Broker, attempts: &mut Attempts) -> Resul
             }
         };
         if let Some((envelope,)) = row {
-            try_send(broker, agent, kind, envelope.into());
+            try_send(link, agent, kind, envelope.into());
         }
     }
     Ok(())
 }
 
 /// Asks the agents of watched sites for short cycles.
-fn watch(app: &App, broker: &Broker, sent: &mut HashMap<AgentId, Instant>) {
+fn watch(app: &App, link: &Link, sent: &mut HashMap<AgentId, Instant>) {
     let now = Instant::now();
     sent.retain(|_, at| now.duration_since(*at) < WATCH_AGAIN);
-    for agent in broker.connected() {
+    for agent in link.connected() {
         let Some(known) = app.agents.directory.known(agent) else { continue };
         if sent.contains_key(&agent) || !app.live.is_watched(known.site) {
             continue;
@@ -314,7 +315,7 @@ fn watch(app: &App, broker: &Broker, sent: &mut HashMap<AgentId, Instant>) {
             by: "console".to_owned(),
             command: CommandV1::Watch { cycle_s: WATCHED_CYCLE_S, until },
         };
-        if send(app, broker, agent, Down::Order, &order) {
+        if send(app, link, agent, Down::Order, &order) {
             sent.insert(agent, now);
         }
     }

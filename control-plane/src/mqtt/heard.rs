@@ -24,6 +24,11 @@ impl Heard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).agents.extend(agents);
     }
 
+    /// One that has left is not written down as seen after it.
+    pub fn remove(&self, agent: AgentId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).agents.remove(&agent);
+    }
+
     /// The agents to write down, or none while it is too early.
     pub fn due(&self) -> BTreeSet<AgentId> {
         let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,10 +12,9 @@
 //! - **Recovery**: nothing is held between groups. Whatever was in flight at a crash comes again.
 
 use super::wire::{self, EventBatch, Message, Presence, Unknown};
-use super::{Heard, downlink, streams};
+use super::{Heard, Link, downlink, streams};
 use crate::App;
 use crate::agents::presence;
-use crate::{args, audit};
 use crate::error::{Error, Result};
 use crate::row;
 use crate::sabotage;
@@ -26,7 +25,8 @@ use crate::telemetry::keys::Keys;
 use crate::telemetry::ledger::StreamKey;
 use crate::telemetry::once::{Acks, Arrived, Counts, Ledgers};
 use crate::telemetry::parked::{self, Why};
-use hashinsight_broker::{Broker, Up};
+use crate::{args, audit};
+use hashinsight_broker::Up;
 use hashinsight_protocol::events::EventV1;
 use hashinsight_protocol::ids::{AgentId, Epoch};
 use hashinsight_protocol::presence::AckV1;
@@ -50,7 +50,7 @@ const COMPLAIN_EVERY: DurationMs = DurationMs::from_minutes(1);
 #[derive(Debug)]
 pub struct Ingest {
     app: Arc<App>,
-    broker: Broker,
+    link: Link,
     heard: Arc<Heard>,
     keys: Keys,
     /// When an agent was last complained of, and how much since.
@@ -58,8 +58,8 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    pub fn new(app: Arc<App>, broker: Broker, heard: Arc<Heard>) -> Self {
-        Self { app, broker, heard, keys: Keys::default(), complaints: HashMap::new() }
+    pub fn new(app: Arc<App>, link: Link, heard: Arc<Heard>) -> Self {
+        Self { app, link, heard, keys: Keys::default(), complaints: HashMap::new() }
     }
 
     /// Goes on until the broker ends.
@@ -223,9 +223,11 @@ impl Ingest {
     async fn take_word(&mut self, agent: AgentId, word: Presence, received_at: Millis) {
         let done = match word {
             Presence::Hello(hello) => {
-                downlink::welcome(&self.app, &self.broker, agent, &hello, received_at).await
+                downlink::welcome(&self.app, &self.link, agent, &hello, received_at).await
             }
             Presence::Left(session) => {
+                self.heard.remove(agent);
+                self.link.left(agent);
                 presence::left(&self.app.stores.business, agent, session).await.map(|_| ())
             }
         };
@@ -254,7 +256,7 @@ impl Ingest {
     fn acknowledge(&self, acks: Acks) {
         for (key, ranges) in acks {
             let ack = AckV1 { stream: key.stream.number(), epoch: key.epoch, ranges };
-            downlink::send(&self.app, &self.broker, key.agent, Down::Ack, &ack);
+            downlink::send(&self.app, &self.link, key.agent, Down::Ack, &ack);
         }
     }
 

@@ -3,9 +3,10 @@
 //! Strangers cause refusals at will and the log is kept for ever, so it gets summaries: one row for each
 //! reason, agent and address, [`ROWS`] at most, not more often than every [`EVERY`]. The counters have all.
 
+use super::Link;
 use crate::error::Result;
 use crate::{App, audit};
-use hashinsight_broker::{Broker, RefusedLately};
+use hashinsight_broker::RefusedLately;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,12 +24,13 @@ impl Audit {
     ///
     /// # Errors
     /// The database fails; what was to be told is lost to the log, not to the counters.
-    pub async fn write(&mut self, app: &App, broker: &Broker) -> Result<()> {
+    pub async fn write(&mut self, app: &App, link: &Link) -> Result<()> {
+        let Some(door) = link.door() else { return Ok(()) };
         let now = Instant::now();
         if self.0.is_some_and(|last| now.duration_since(last) < EVERY) {
             return Ok(());
         }
-        let rows = rows(broker.take_refusals());
+        let rows = rows(door.take_refusals());
         if rows.is_empty() {
             return Ok(());
         }

@@ -1,10 +1,15 @@
 //! A control plane on free ports and an agent that speaks to it over the real wire.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "each test file uses a part of this; a panic is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "each test file uses a part of this; a panic is a failed test"
+)]
 
-use hashinsight_control_plane::agents::{self, tokens};
+use hashinsight_control_plane::agents::{self, broker_files, tokens};
 use hashinsight_control_plane::clock::Clock;
 use hashinsight_control_plane::config::{Addresses, Config};
+use hashinsight_control_plane::mqtt::remote::Address;
 use hashinsight_control_plane::store::Stores;
 use hashinsight_control_plane::{App, args, mqtt};
 use hashinsight_protocol::clock::{ClockStateV1, MomentV1};
@@ -35,8 +40,42 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub const SOON: Duration = Duration::from_secs(10);
 
+mod mosquitto;
+
+pub use mosquitto::Mosquitto;
+
+/// Which broker is between agents and control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    Embedded,
+    Mosquitto,
+}
+
+/// A test of the wire, once on each broker. Where mosquitto is not installed its half is left out aloud, but
+/// not where all tests are to run.
+#[macro_export]
+macro_rules! on_both_brokers {
+    ($($test:ident),* $(,)?) => {
+        mod on_the_embedded_broker {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                Box::pin(super::$test($crate::support::On::Embedded)).await;
+            })*
+        }
+        mod on_mosquitto {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                if $crate::support::Mosquitto::is_installed() {
+                    Box::pin(super::$test($crate::support::On::Mosquitto)).await;
+                }
+            })*
+        }
+    };
+}
+
 /// A control plane without its console.
 pub struct Plane {
+    broker: Option<Mosquitto>,
     pub app: Arc<App>,
     pub site: SiteId,
     pub folder: Arc<tempfile::TempDir>,
@@ -46,10 +85,20 @@ pub struct Plane {
 
 impl Plane {
     pub async fn start() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap())).await
+        Self::start_on(On::Embedded).await
     }
 
-    pub async fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
+    pub async fn start_on(on: On) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let broker = (on == On::Mosquitto).then(|| Mosquitto::new(&folder.path().join("broker")));
+        Self::start_in(folder, broker, Clock::system()).await
+    }
+
+    pub async fn start_in(
+        folder: Arc<tempfile::TempDir>,
+        mut broker: Option<Mosquitto>,
+        clock: Clock,
+    ) -> Self {
         let any = "127.0.0.1:0".parse::<SocketAddr>().unwrap();
         let (enrol, wire) = (TcpListener::bind(any).await.unwrap(), TcpListener::bind(any).await.unwrap());
         let addresses =
@@ -58,13 +107,21 @@ impl Plane {
             data: folder.path().to_owned(),
             http: any,
             mqtt: any,
+            broker: broker.as_ref().map(|b| Address { host: "localhost".to_owned(), port: b.port() }),
+            broker_user: "cloud".to_owned(),
             enrol: any,
             public_host: "localhost".to_owned(),
             https: false,
             ready_file: None,
         };
         let stores = Stores::open(folder.path()).await.unwrap();
-        let app = App::open(config, addresses, Clock::system(), stores).await.unwrap();
+        let app = App::open(config, addresses, clock, stores).await.unwrap();
+        if let Some(broker) = broker.as_mut().filter(|b| !b.runs()) {
+            let (stores, now) = (&app.stores, app.clock.now());
+            broker_files::write(folder.path(), stores, "localhost", broker.folder(), now).await.unwrap();
+            broker.start();
+        }
+        let listener = broker.is_none().then_some(wire);
         let site = SiteId::from_random([1; 16]);
         let insert =
             "insert into sites (id, name, created_at) values ($1, 'Test', $2) on conflict (id) do nothing";
@@ -74,15 +131,46 @@ impl Plane {
         let (a, b) = (Arc::clone(&app), Arc::clone(&app));
         let (stop_a, stop_b) = (stop.clone(), stop.clone());
         parts.spawn(async move { agents::serve(a, enrol, stop_a).await.unwrap() });
-        parts.spawn(async move { mqtt::serve(b, wire, stop_b).await.unwrap() });
-        Self { app, site, folder, parts, stop: stop.drop_guard() }
+        parts.spawn(async move { mqtt::serve(b, listener, stop_b).await.unwrap() });
+        let plane = Self { broker, app, site, folder, parts, stop: stop.drop_guard() };
+        plane.until_the_broker_has_us().await;
+        plane
     }
 
-    /// As if the machine lost its power: nothing is said goodbye to.
-    pub async fn kill(mut self) -> Arc<tempfile::TempDir> {
+    /// Another broker takes a moment to let us in.
+    async fn until_the_broker_has_us(&self) {
+        if self.broker.is_none() {
+            return;
+        }
+        for _ in 0..200 {
+            if self.app.metrics.text().contains("hashinsight_broker_connected 1\n") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the broker does not take the control plane in");
+    }
+
+    /// Where agents connect.
+    pub fn door(&self) -> SocketAddr {
+        let port = self.broker.as_ref().map(Mosquitto::port);
+        port.map_or(self.app.addresses.mqtt, |port| SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// As if the machine lost its power: nothing is said goodbye to. A broker of its own lives on.
+    pub async fn kill(mut self) -> (Arc<tempfile::TempDir>, Option<Mosquitto>) {
         self.parts.shutdown().await;
         self.app.stores.close().await;
-        Arc::clone(&self.folder)
+        (Arc::clone(&self.folder), self.broker.take())
+    }
+
+    /// The broker learns of what was revoked, as a site's own script would have it.
+    pub async fn bring_revocations_to_the_broker(&self) {
+        if let Some(broker) = &self.broker {
+            let (data, now) = (self.folder.path(), self.app.clock.now());
+            broker_files::write(data, &self.app.stores, "localhost", broker.folder(), now).await.unwrap();
+            broker.reload();
+        }
     }
 
     /// Ends it in order; its folder and databases stay.
@@ -125,7 +213,11 @@ impl Plane {
 
     /// An agent, enrolled over the wire.
     pub async fn agent(&self, n: u8) -> Agent {
-        let token = self.token().await;
+        self.enrol(&self.token().await, n).await
+    }
+
+    /// An agent that enrols with this token.
+    pub async fn enrol(&self, token: &EnrolmentToken, n: u8) -> Agent {
         let key = SigningKey::from_seed(&[n; 32]).unwrap();
         let tls_key = rcgen::KeyPair::generate().unwrap();
         let body = enrol_body(token.secret(), &tls_key, &key);
@@ -236,7 +328,7 @@ impl Agent {
         let will = self.seal(Stream::Presence, 0, &WillV1 { session }.encode().unwrap());
         let presence = Topic::Up(self.id, Stream::Presence).to_string();
         options.set_last_will(LastWill::new(presence, will, QoS::AtLeastOnce, false));
-        let (tls, door) = (TlsConnector::from(Arc::clone(&self.tls)), plane.app.addresses.mqtt);
+        let (tls, door) = (TlsConnector::from(Arc::clone(&self.tls)), plane.door());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Ok((mut near, _)) = relay.accept().await else { return };
@@ -312,18 +404,29 @@ impl Line {
 
     /// The next message of this kind, verified; others are passed over.
     pub async fn next(&mut self, kind: Down) -> Vec<u8> {
+        let sealed = self.next_sealed(kind).await;
+        Envelope::open(Topic::Down(self.id, kind), &sealed).unwrap().body.to_vec()
+    }
+
+    /// The same, as it came.
+    pub async fn next_sealed(&mut self, kind: Down) -> Vec<u8> {
         timeout(SOON, async {
             loop {
                 let (found, sealed) = self.down.recv().await.expect("connected");
                 let envelope = Envelope::open(Topic::Down(self.id, found), &sealed).unwrap();
                 envelope.verify_down(&self.signers).unwrap();
                 if found == kind {
-                    return envelope.body.to_vec();
+                    return sealed;
                 }
             }
         })
         .await
         .unwrap_or_else(|_| panic!("no {kind:?} came"))
+    }
+
+    /// Takes these keys' signatures from now on.
+    pub fn trust(&mut self, signers: &[VerifyingKey]) {
+        self.signers = signers.to_vec();
     }
 
     pub async fn welcome(&mut self) -> WelcomeV1 {
