@@ -22,7 +22,7 @@ use hashinsight_protocol::signing::{SigningKey, VerifyingKey};
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};
 use hashinsight_protocol::trust::SignedTrustV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Millis};
-use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, Packet, QoS};
+use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, NetworkOptions, Packet, QoS};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -332,11 +332,15 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let Ok((mut near, _)) = relay.accept().await else { return };
+            near.set_nodelay(true).unwrap();
             let mut far = None;
             for _ in 0..40 {
                 let name = ServerName::try_from("localhost").unwrap();
                 match TcpStream::connect(door).await {
-                    Ok(stream) => far = tls.connect(name, stream).await.ok(),
+                    Ok(stream) => {
+                        stream.set_nodelay(true).unwrap();
+                        far = tls.connect(name, stream).await.ok();
+                    }
                     Err(_) => far = None,
                 }
                 if far.is_some() {
@@ -349,6 +353,9 @@ impl Agent {
             let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
         });
         let (client, mut events) = AsyncClient::new(options, 64);
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        events.set_network_options(network);
         let (sender, down) = mpsc::channel(1024);
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let (agent, subscriber) = (self.id, client.clone());
