@@ -171,7 +171,7 @@ impl Agent {
     fn start(plan: &Plan, number: usize, agent: &AgentPlan, addresses: &Value, token: &str) -> Result<Self> {
         let folder = plan.folder.join(&agent.name);
         std::fs::create_dir_all(&folder).map_err(Failure::of(folder.display()))?;
-        let [api_port, web_port, control_port] = free_ports()?;
+        let [api_port, web_port, v3_port, control_port] = free_ports()?;
         let control = SocketAddr::from((Ipv4Addr::LOCALHOST, control_port));
         let (truth, inventory) = (folder.join("farm.jsonl"), folder.join("miners.csv"));
         let ready = folder.join("farm.ready");
@@ -185,6 +185,7 @@ impl Agent {
         ]);
         command.args(["--net", &format!("127.{net}.0.0/16"), "--pre", "asleep=6%,limited=6%,hem=8%"]);
         command.args(["--api-port", &api_port.to_string(), "--web-port", &web_port.to_string()]);
+        command.args(["--v3-port", &v3_port.to_string()]);
         command.args(["--time-scale", &plan.time_scale.to_string(), "--control", &control.to_string()]);
         command
             .arg("--log")
@@ -198,7 +199,7 @@ impl Agent {
 
         let link = Link::start(address(addresses, "mqtt")?)?;
         let config = folder.join("agent.toml");
-        std::fs::write(&config, agent_config(plan.cycle_s, api_port, web_port, link.address()))
+        std::fs::write(&config, agent_config(plan.cycle_s, [api_port, web_port, v3_port], link.address()))
             .map_err(Failure::of(config.display()))?;
         let call = |args: &[&str]| {
             let mut command = plan.program("hashinsight-agent");
@@ -254,10 +255,10 @@ impl Plan {
 }
 
 /// Short cycles and confirmations: the simulated devices obey within seconds.
-fn agent_config(cycle_s: u32, api_port: u16, web_port: u16, broker: SocketAddr) -> String {
+fn agent_config(cycle_s: u32, [api_port, web_port, v3_port]: [u16; 3], broker: SocketAddr) -> String {
     format!(
         "data_dir = \"data\"\nbroker = \"{broker}\"\ncycle_s = {cycle_s}\nwatched_cycle_s = {cycle_s}\n\
-         api_port = {api_port}\nweb_port = {web_port}\ndeadline_ms = 4000\n\n\
+         api_port = {api_port}\nweb_port = {web_port}\nv3_port = {v3_port}\ndeadline_ms = 4000\n\n\
          [policy]\nconfirm_within_s = 20\nrestored_within_s = 20\nstop_retry_s = 2\nwake_retry_s = 2\n\
          wake_retry_max_s = 10\nreading_max_age_s = 30\nlate_write_s = 10\n"
     )
@@ -287,13 +288,13 @@ fn address(addresses: &Value, name: &str) -> Result<SocketAddr> {
     address.ok_or_else(|| Failure::new(format!("the control plane named no {name} address")))
 }
 
-/// Three ports that are free on every address; devices of a farm share its ports.
-fn free_ports() -> Result<[u16; 3]> {
+/// Ports that are free on every address; devices of a farm share its ports.
+fn free_ports() -> Result<[u16; 4]> {
     let mut held = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         held.push(TcpListener::bind("0.0.0.0:0").map_err(Failure::of("a free port"))?);
     }
-    let mut ports = [0; 3];
+    let mut ports = [0; 4];
     for (port, listener) in ports.iter_mut().zip(&held) {
         *port = listener.local_addr().map_err(Failure::of("a free port"))?.port();
     }

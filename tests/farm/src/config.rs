@@ -103,15 +103,16 @@ pub struct Mix(pub Vec<(Family, f64)>);
 
 impl Default for Mix {
     fn default() -> Self {
-        use Family::{Antminer, Avalon, Braiins, Cgminer, Luxos, Whatsminer};
-        Self(vec![
-            (Antminer, 8.0),
-            (Whatsminer, 6.0),
-            (Avalon, 2.0),
-            (Braiins, 2.0),
-            (Luxos, 2.0),
-            (Cgminer, 1.0),
-        ])
+        // Every family, the common ones most.
+        let weight = |family| match family {
+            Family::Antminer => 8.0,
+            Family::Whatsminer => 6.0,
+            Family::Avalon | Family::Braiins | Family::Luxos => 2.0,
+            Family::Vnish | Family::WhatsminerV3 => 2.0,
+            Family::Axeos | Family::Goldshell | Family::Futurebit => 0.5,
+            _ => 1.0,
+        };
+        Self(Family::ALL.into_iter().map(|family| (family, weight(family))).collect())
     }
 }
 
