@@ -35,9 +35,10 @@ pub struct Args {
     /// Log of every answered poll and every write, JSON lines
     #[arg(long)]
     pub log: Option<PathBuf>,
-    /// Families by weight, e.g. antminer-stock=3,whatsminer=2,avalon,braiins,luxos,cgminer
-    #[arg(long, default_value = "antminer-stock=4,whatsminer-v2=3,avalon=1,braiins=1,luxos=1")]
-    pub mix: Mix,
+    /// Families by weight, e.g. antminer-stock=3,whatsminer=2,avalon,braiins,luxos,cgminer [default: all, the
+    /// common ones most]
+    #[arg(long)]
+    pub mix: Option<Mix>,
     /// Shares not in their ordinary state, e.g. asleep=5%,limited=5%,hem=5%
     #[arg(long, default_value = "")]
     pub pre: Pre,
@@ -82,7 +83,7 @@ impl Args {
             web_port: self.web_port,
             v3_port: self.v3_port,
             log: self.log.clone(),
-            mix: self.mix.clone(),
+            mix: self.mix.clone().unwrap_or_default(),
             pre: self.pre,
             faults,
             control: self.control,

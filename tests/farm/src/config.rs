@@ -103,7 +103,8 @@ pub struct Mix(pub Vec<(Family, f64)>);
 
 impl Default for Mix {
     fn default() -> Self {
-        // Every family, the common ones most.
+        // The common ones most. A Proto Rig comes without a password, so it is there for those who set one.
+        let in_all = Family::ALL.into_iter().filter(|family| *family != Family::Proto);
         let weight = |family| match family {
             Family::Antminer => 8.0,
             Family::Whatsminer => 6.0,
@@ -112,7 +113,7 @@ impl Default for Mix {
             Family::Axeos | Family::Goldshell | Family::Futurebit => 0.5,
             _ => 1.0,
         };
-        Self(Family::ALL.into_iter().map(|family| (family, weight(family))).collect())
+        Self(in_all.map(|family| (family, weight(family))).collect())
     }
 }
 
