@@ -55,6 +55,12 @@ impl Draft<'_> {
                         hold.tries = hold.tries.saturating_add(1);
                         self.fail_wake(&mut hold, format!("refused: {detail}"));
                     }
+                    // Nothing was written and it still sleeps: a guard of the device's own stands against
+                    // it, and is asked again soon.
+                    (FactV1::NotApplicable, true) if *mode == FactV1::No => {
+                        hold.tries = hold.tries.saturating_add(1);
+                        self.fail_wake(&mut hold, detail.clone());
+                    }
                     (FactV1::No, false) => {
                         self.uncount_stop(*miner);
                         hold.unsure_until = self.at;
