@@ -117,13 +117,17 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(&args),
-        command => {
-            // Two threads serve thousands of connections that wait; more would only cost memory.
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            runtime.block_on(dispatch_async(command))
-        }
+        command => runtime()?.block_on(dispatch_async(command)),
     }
+}
+
+/// The runtime of the agent. Two threads serve thousands of connections that wait; more would only cost
+/// memory.
+///
+/// # Errors
+/// The system has no threads left.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 async fn dispatch_async(command: Command) -> Result<(), Failure> {

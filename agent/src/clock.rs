@@ -15,7 +15,7 @@
 use hashinsight_protocol::clock::{ClockStateV1, MomentV1};
 use hashinsight_protocol::ids::BootId;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Millis};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
@@ -130,10 +130,27 @@ fn read() -> System {
         Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
     };
-    let system = System { wall: Millis(wall), boot: BootMillis(boot), synced: kernel_synced() };
+    let system = System { wall: Millis(wall), boot: BootMillis(boot), synced: is_synced(boot) };
     #[cfg(feature = "fault-injection")]
     let system = faults::apply(system);
     system
+}
+
+/// How long the kernel's word on its clock holds: a moment is taken several times a contact, and the question
+/// costs the kernel more than a moment does.
+const SYNC_HOLDS_MS: u64 = 1000;
+
+/// As [`kernel_synced`], asked once a second at most.
+fn is_synced(boot: u64) -> bool {
+    /// When it was asked, in milliseconds plus one, and the answer in the lowest bit.
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let known = ASKED.load(Ordering::Relaxed);
+    if known != 0 && boot.saturating_sub((known >> 1) - 1) < SYNC_HOLDS_MS {
+        return known & 1 == 1;
+    }
+    let synced = kernel_synced();
+    ASKED.store((boot + 1) << 1 | u64::from(synced), Ordering::Relaxed);
+    synced
 }
 
 /// Whether the kernel's clock is disciplined: whoever keeps it (timesyncd, chrony, ntpd) tells the

@@ -13,6 +13,7 @@
 
 pub mod burst;
 pub mod contact;
+pub mod devices;
 pub mod follow;
 pub mod pace;
 
@@ -23,6 +24,7 @@ use crate::readiness::{self, Report, Terms, Told};
 use crate::store::{Journal, Outbox, StoreError};
 use burst::{Burst, Visited, Yield};
 use contact::{Aside, Contacts, News, Want};
+use devices::Devices;
 use hashinsight_curtailment::Observation;
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::device::PreStateV1;
@@ -32,6 +34,7 @@ use hashinsight_protocol::limits::bounded_text;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1};
 use hashinsight_protocol::topics::Stream;
 use hashinsight_protocol::units::{DurationMs, Millis};
+use pace::Tempo;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,6 +60,7 @@ pub struct Field {
     pub outbox: Outbox,
     pub journal: Journal,
     pub settings: Settings,
+    devices: Devices,
     /// An outbox that fails is told once.
     outbox_failed: AtomicBool,
     /// What was found out is kept in its order.
@@ -92,13 +96,20 @@ impl Settings {
 const READS_OF_A_WRITE: usize = 40;
 
 impl Field {
-    pub fn new(contacts: Contacts, outbox: Outbox, journal: Journal, settings: Settings) -> Self {
+    pub fn new(
+        contacts: Contacts,
+        outbox: Outbox,
+        journal: Journal,
+        settings: Settings,
+        devices: Devices,
+    ) -> Self {
         Self {
             contacts: Arc::new(contacts),
             live: Live::default(),
             outbox,
             journal,
             settings,
+            devices,
             outbox_failed: AtomicBool::new(false),
             keeping: Arc::default(),
         }
@@ -123,10 +134,32 @@ impl Field {
         let started = self.contacts.clock.now();
         let cycle = self.begin(places.len(), started).await;
         let deadline = self.settings.deadline;
-        let burst = Burst::new(self.contacts.clone(), roster, deadline, started, stop);
+        let burst = Burst::new(self.contacts.clone(), roster, deadline, started, stop, &self.devices);
         let found = burst.some(places, self.settings.concurrency, told).await;
         self.live.announce();
         self.end(cycle, started, found).await;
+    }
+
+    /// One burst over all miners; `None` while there are none.
+    pub async fn burst(&self, tempo: Tempo, stop: &CancellationToken) -> Option<Summary> {
+        self.refresh_credentials();
+        let roster = self.live.roster();
+        if roster.entries().is_empty() {
+            return None;
+        }
+        let started = self.contacts.clock.now();
+        let number = self.begin(roster.entries().len(), started).await;
+        let (contacts, stop) = (self.contacts.clone(), stop.clone());
+        let burst = Burst::new(contacts, roster, tempo.deadline, started, stop, &self.devices);
+        let found = burst.all(tempo.window, self.settings.concurrency).await;
+        self.live.announce();
+        let took = self.contacts.clock.now().boot.since(started.boot);
+        let summary = Summary::of(number, started, took, tempo.cycle, &found.samples, &self.live);
+        self.end(number, started, found).await;
+        if let Err(error) = summary.write(&self.settings.data_dir) {
+            tracing::warn!(%error, "The summary for `status` cannot be written.");
+        }
+        Some(summary)
     }
 
     /// Stops or wakes a device. What is read on the way is a small burst of its own.
@@ -313,7 +346,8 @@ impl Poller {
                 return;
             }
             last = Some(Instant::now());
-            self.burst(cycle, &stop).await;
+            let tempo = Tempo::of(cycle, self.field.settings.deadline);
+            self.field.burst(tempo, &stop).await;
             self.tell_readiness(cycle, question).await;
             let now = self.field.contacts.clock.now();
             self.progress.store(now.boot.0, Ordering::Relaxed);
@@ -345,28 +379,6 @@ impl Poller {
         let report = Report::of(&field.live, &field.contacts.profiles, terms, asked, now.wall);
         if let Err(error) = readiness::answer(&field.settings.data_dir, &report) {
             tracing::warn!(%error, "The answer for `ready` cannot be written.");
-        }
-    }
-
-    /// One burst over all miners.
-    async fn burst(&self, cycle: Duration, stop: &CancellationToken) {
-        let field = &self.field;
-        field.refresh_credentials();
-        let roster = field.live.roster();
-        if roster.entries().is_empty() {
-            return;
-        }
-        let started = field.contacts.clock.now();
-        let number = field.begin(roster.entries().len(), started).await;
-        let deadline = pace::deadline(field.settings.deadline, cycle);
-        let burst = Burst::new(field.contacts.clone(), roster, deadline, started, stop.clone());
-        let found = burst.all(cycle, field.settings.concurrency).await;
-        field.live.announce();
-        let took = field.contacts.clock.now().boot.since(started.boot);
-        let summary = Summary::of(number, started, took, cycle, &found.samples, &field.live);
-        field.end(number, started, found).await;
-        if let Err(error) = summary.write(&field.settings.data_dir) {
-            tracing::warn!(%error, "The summary for `status` cannot be written.");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::live::Live;
 use crate::poller::burst::Burst;
 use crate::poller::contact::Contacts;
 use crate::poller::credentials_or_builtin;
+use crate::poller::devices::Devices;
 use crate::readiness::{self, Line, Report, Terms};
 use crate::status::length;
 use crate::store::Journal;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 /// Exit code when a miner is not ready, so that a script can tell.
 const NOT_READY: u8 = 2;
 /// Over how long the miners are asked when no agent runs.
-const SPREAD: Duration = Duration::from_secs(30);
+const SPREAD: Duration = Duration::from_secs(5);
 /// Lines of the list, unless all are asked for.
 const SHOWN: usize = 40;
 
@@ -107,10 +108,12 @@ async fn by_itself(config: &Config, journal: &Journal) -> Result<Report, Failure
     let live = Live::default();
     live.set_inventory(journal.miners().await?);
     let concurrency = usize::try_from(config.concurrency).unwrap_or(usize::MAX).max(1);
+    let devices = Devices::start()?;
     // The first visit recognises, the second one looks at the access.
     for _ in 0..2 {
         let stop = CancellationToken::new();
-        let burst = Burst::new(contacts.clone(), live.roster(), config.deadline(), clock.now(), stop);
+        let burst =
+            Burst::new(contacts.clone(), live.roster(), config.deadline(), clock.now(), stop, &devices);
         burst.all(SPREAD, concurrency).await;
         live.recheck_access();
     }

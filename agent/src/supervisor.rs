@@ -11,6 +11,7 @@ use crate::credentials::CredentialStore;
 use crate::executor::Executor;
 use crate::identity_files::{self, Identity};
 use crate::poller::contact::Contacts;
+use crate::poller::devices::Devices;
 use crate::poller::{Field, Poller, Settings, follow};
 use crate::renewal::Holder;
 use crate::store::{Journal, Outbox};
@@ -70,7 +71,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let watched = watch::Sender::new(None);
     let contacts = Contacts::new(clock.clone(), profiles, credentials, config.api_port, config.web_port)
         .on_v3_port(config.v3_port);
-    let field = Arc::new(Field::new(contacts, outbox.clone(), journal.clone(), Settings::of(&config)));
+    let (settings, devices) = (Settings::of(&config), Devices::start()?);
+    let field = Arc::new(Field::new(contacts, outbox.clone(), journal.clone(), settings, devices));
     let poller = Poller::new(field.clone(), watched.subscribe());
     let (executor, answers) = Executor::new(field.clone(), config.policy(seed(agent.as_bytes()))).await?;
     let watchdog = Watchdog {

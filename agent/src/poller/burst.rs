@@ -1,12 +1,18 @@
 //! One burst: a number of contacts at an even pace, and the samples that came of them.
 //!
 //! Workers take miners from lanes; there are as many as connections are allowed, whatever the number
-//! of miners. Miners that failed last time have a lane of their own beside the others', with a part
-//! of the connections, so that nobody waits behind a device that hangs. A device that somebody else
-//! talks to is asked again when the others are through.
+//! of miners.
+//!
+//! Nobody waits behind a device that hangs. A worker whose device takes longer than [`SLOW`] is relieved:
+//! another one takes its place in the lane, and it ends with its contact, so that a burst lasts as long
+//! as the others need and one deadline at most. The sockets that the system allows bound how many hang at
+//! a time. Miners that failed last time have a lane of their own, with a part of the connections, where
+//! nobody is relieved: they are expected to hang. A device that somebody else talks to is asked again when
+//! the others are through.
 
 use crate::live::Roster;
 use crate::poller::contact::{Contacts, News, Want};
+use crate::poller::devices::Devices;
 use crate::poller::pace::{self, Pace};
 use hashinsight_curtailment::Observation;
 use hashinsight_protocol::clock::MomentV1;
@@ -16,10 +22,11 @@ use hashinsight_protocol::units::BootMillis;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// A visit that has ended, and the answer where one was wanted.
 #[derive(Debug)]
@@ -44,6 +51,11 @@ pub struct Burst {
     started: MomentV1,
     origin: Instant,
     stop: CancellationToken,
+    /// Where contacts run.
+    handle: Handle,
+    workers: TaskTracker,
+    /// How many workers may still be relieved.
+    relief: AtomicUsize,
     /// Who is told of each visit's end.
     told: Option<mpsc::Sender<Visited>>,
     found: Mutex<Found>,
@@ -68,9 +80,14 @@ struct Lane {
     closes: Option<Instant>,
     /// Whether a device in use is put off to the end.
     defers: bool,
+    /// Whether a worker whose device hangs is relieved.
+    relieves: bool,
     /// How long one in use is waited for.
     patience: Duration,
 }
+
+/// Every healthy device has answered by then; the slowest known take half of it over a bad network.
+const SLOW: Duration = Duration::from_millis(400);
 
 /// How long a burst waits for a device that is being written to; writes may take half a minute.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -99,13 +116,27 @@ impl Burst {
         deadline: Duration,
         started: MomentV1,
         stop: CancellationToken,
+        devices: &Devices,
     ) -> Self {
-        let found = Mutex::default();
-        Self { contacts, roster, deadline, started, origin: Instant::now(), stop, told: None, found }
+        Self {
+            contacts,
+            roster,
+            deadline,
+            started,
+            origin: Instant::now(),
+            stop,
+            handle: devices.handle().clone(),
+            workers: TaskTracker::new(),
+            // Bursts of the executor and of the poller may meet; each leaves the other its half.
+            relief: AtomicUsize::new(devices.sockets() / 2),
+            told: None,
+            found: Mutex::default(),
+        }
     }
 
-    /// Asks every miner of the roster once, but for those that are left alone for a while.
-    pub async fn all(self, cycle: Duration, concurrency: usize) -> Yield {
+    /// Asks every miner of the roster once, spread over the window, but for those that are left alone for a
+    /// while.
+    pub async fn all(self, window: Duration, concurrency: usize) -> Yield {
         let mut well = Vec::with_capacity(self.roster.entries().len());
         let mut sick: Vec<(BootMillis, usize)> = Vec::new();
         for (at, entry) in self.roster.entries().iter().enumerate() {
@@ -119,10 +150,8 @@ impl Burst {
         // Who has waited longest goes first, so that each gets its turn.
         sick.sort_unstable();
         let sick: Vec<_> = sick.into_iter().map(|(_, at)| (at, Want::Reading)).collect();
-        let lanes = [
-            (self.lane(sick, cycle, Some(self.origin + pace::window(cycle))), pace::sick_lane(concurrency)),
-            (self.lane(well, cycle, None), concurrency),
-        ];
+        let sick = Lane { relieves: false, ..self.lane(sick, window, Some(self.origin + window)) };
+        let lanes = [(sick, pace::sick_lane(concurrency)), (self.lane(well, window, None), concurrency)];
         let burst = Arc::new(self);
         burst.run(lanes).await;
         let deferred = std::mem::take(&mut burst.found().deferred);
@@ -159,9 +188,10 @@ impl Burst {
         found.into()
     }
 
-    fn lane(&self, order: Vec<(usize, Want)>, cycle: Duration, closes: Option<Instant>) -> Lane {
-        let pace = Pace::of(order.len(), cycle);
-        Lane { order, next: AtomicUsize::new(0), pace, closes, defers: true, patience: PATIENCE }
+    fn lane(&self, order: Vec<(usize, Want)>, window: Duration, closes: Option<Instant>) -> Lane {
+        let pace = Pace::of(order.len(), window);
+        let next = AtomicUsize::new(0);
+        Lane { order, next, pace, closes, defers: true, relieves: true, patience: PATIENCE }
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, Found> {
@@ -170,19 +200,22 @@ impl Burst {
     }
 
     async fn run<const N: usize>(self: &Arc<Self>, lanes: [(Lane, usize); N]) {
-        let mut workers = JoinSet::new();
         for (lane, connections) in lanes {
             let connections = connections.min(lane.order.len());
             let lane = Arc::new(lane);
             for _ in 0..connections {
-                workers.spawn(self.clone().work(lane.clone()));
+                self.hire(&lane);
             }
         }
-        while let Some(ended) = workers.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "A poll worker failed; its miners count as not asked.");
-            }
-        }
+        self.workers.close();
+        self.workers.wait().await;
+        self.workers.reopen();
+    }
+
+    /// Puts another worker to a lane.
+    fn hire(self: &Arc<Self>, lane: &Arc<Lane>) {
+        // A worker that fails ends as the others do; its miner counts as not asked.
+        drop(self.workers.spawn_on(self.clone().work(lane.clone()), &self.handle));
     }
 
     async fn work(self: Arc<Self>, lane: Arc<Lane>) {
@@ -190,14 +223,31 @@ impl Burst {
             let nth = lane.next.fetch_add(1, Ordering::Relaxed);
             let Some(&(at, want)) = lane.order.get(nth) else { return };
             let start = self.origin + lane.pace.start(nth);
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = sleep_until(start) => {}
+            if start > Instant::now() {
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    () = sleep_until(start) => {}
+                }
             }
             if self.stop.is_cancelled() || lane.closes.is_some_and(|closes| Instant::now() > closes) {
                 return;
             }
-            self.visit(at, want, &lane).await;
+            let mut visit = std::pin::pin!(self.visit(at, want, &lane));
+            tokio::select! {
+                biased;
+                () = &mut visit => continue,
+                () = sleep(SLOW), if lane.relieves => {}
+            }
+            let relieved =
+                self.relief.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+            if relieved.is_ok() {
+                self.hire(&lane);
+            }
+            visit.await;
+            if relieved.is_ok() {
+                self.relief.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
         }
     }
 
@@ -224,10 +274,63 @@ impl Burst {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::credentials::CredentialStore;
+    use crate::live::Live;
+    use crate::store::InventoryMiner;
+    use hashinsight_firmware::Profiles;
+    use std::net::TcpListener;
 
     #[test]
     fn every_place_gets_one() {
         let filled = fill(vec![(1, 'b'), (3, 'd')], 5, |_| '-');
         assert_eq!(filled, [(0, '-'), (1, 'b'), (2, '-'), (3, 'd'), (4, '-')]);
+    }
+
+    fn miner(nth: u8, port: u16) -> InventoryMiner {
+        InventoryMiner {
+            id: MinerId::from_random([nth; 16]),
+            ip: [127, 0, 0, 1].into(),
+            api_port: Some(port),
+            rack: None,
+            position: None,
+            customer: None,
+            credentials: None,
+            out_of_service: false,
+            protected: false,
+            learned: None,
+        }
+    }
+
+    /// Four devices that hang and two connections: without relief the burst would last two deadlines,
+    /// and all others would wait for them.
+    #[tokio::test]
+    async fn nobody_waits_behind_a_device_that_hangs() {
+        let deadline = Duration::from_secs(4);
+        let hangs = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let silent = hangs.local_addr().expect("bound").port();
+        let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let port = |nth| if nth < 4 { silent } else { closed };
+        let live = Live::default();
+        live.set_inventory((0..40).map(|nth| miner(nth, port(nth))).collect());
+        let clock = Clock::system().expect("a clock");
+        let contacts = Contacts::new(clock.clone(), Profiles::builtin(), CredentialStore::builtin(), 1, 1);
+        let devices = Devices::start().expect("a thread");
+        let (contacts, stop) = (Arc::new(contacts), CancellationToken::new());
+        let began = Instant::now();
+        let burst = Burst::new(contacts, live.roster(), deadline, clock.now(), stop, &devices);
+        let found = burst.all(Duration::ZERO, 2).await;
+        let took = began.elapsed();
+        assert_eq!(found.samples.len(), 40);
+        for (nth, sample) in found.samples.iter().enumerate() {
+            let after = Duration::from_millis(sample.after.0);
+            if nth < 4 {
+                assert_eq!(sample.poll, PollV1::TimedOut);
+            } else {
+                assert_eq!(sample.poll, PollV1::Refused);
+                assert!(after < deadline, "{nth} waited for {after:?}");
+            }
+        }
+        assert!(took < deadline * 2, "{took:?}");
     }
 }

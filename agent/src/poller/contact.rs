@@ -141,7 +141,11 @@ impl Contacts {
         deadline: Duration,
         started: MomentV1,
     ) -> Contact {
-        let gate = timeout(patience, entry.gate.lock()).await;
+        // Nobody else talks to nearly every device.
+        let gate = match entry.gate.try_lock() {
+            Ok(gate) => Ok(gate),
+            Err(_) => timeout(patience, entry.gate.lock()).await,
+        };
         let ends = Instant::now() + deadline;
         let mut visit =
             Visit { contacts: self, entry, want, ends, deadline, news: Vec::new(), aside: Aside::default() };

@@ -12,6 +12,24 @@ const FAILURES_FORGIVEN: u32 = 2;
 const FIRST_PAUSE: DurationMs = DurationMs::from_secs(60);
 const LONGEST_PAUSE: DurationMs = DurationMs::from_minutes(5);
 
+/// The times of one burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tempo {
+    /// From its start to the start of the next.
+    pub cycle: Duration,
+    /// What it is spread over.
+    pub window: Duration,
+    /// How long one device may take.
+    pub deadline: Duration,
+}
+
+impl Tempo {
+    /// The times of a burst in a cycle; `deadline` is what is wished for one device.
+    pub fn of(cycle: Duration, deadline: Duration) -> Self {
+        Self { cycle, window: cycle / BURST_SHARE, deadline: self::deadline(deadline, cycle) }
+    }
+}
+
 /// The even pace of one burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -19,9 +37,9 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn of(miners: usize, cycle: Duration) -> Self {
+    pub fn of(miners: usize, window: Duration) -> Self {
         let miners = u32::try_from(miners).unwrap_or(u32::MAX).max(1);
-        Self { gap: (window(cycle) / miners).min(LONGEST_GAP) }
+        Self { gap: (window / miners).min(LONGEST_GAP) }
     }
 
     /// When the nth miner is asked, from the burst's start.
@@ -30,13 +48,8 @@ impl Pace {
     }
 }
 
-/// The time that a burst is spread over at most.
-pub fn window(cycle: Duration) -> Duration {
-    cycle / BURST_SHARE
-}
-
 /// How long one device may take, so that a burst with hanging devices in it ends within its cycle.
-pub fn deadline(wished: Duration, cycle: Duration) -> Duration {
+fn deadline(wished: Duration, cycle: Duration) -> Duration {
     wished.min(cycle / 2)
 }
 
@@ -68,7 +81,7 @@ mod tests {
 
     #[test]
     fn few_miners_are_asked_quickly() {
-        let pace = Pace::of(10, Duration::from_secs(60));
+        let pace = Pace::of(10, Duration::from_secs(10));
         assert_eq!(pace.start(9), Duration::from_millis(180));
     }
 
@@ -90,7 +103,7 @@ mod tests {
         #[test]
         fn a_burst_is_a_sixth_of_its_cycle_at_most(miners in 0usize..200_000, cycle_s in 1u64..3600) {
             let cycle = Duration::from_secs(cycle_s);
-            let pace = Pace::of(miners, cycle);
+            let pace = Pace::of(miners, Tempo::of(cycle, cycle).window);
             prop_assert!(pace.start(miners.saturating_sub(1)) <= cycle / BURST_SHARE);
             prop_assert!(pace.start(1) <= LONGEST_GAP);
         }
@@ -103,8 +116,9 @@ mod tests {
         #[test]
         fn a_burst_with_hanging_devices_ends_within_its_cycle(wished_ms in 1u64..600_000, cycle_s in 1u64..3600) {
             let (wished, cycle) = (Duration::from_millis(wished_ms), Duration::from_secs(cycle_s));
-            prop_assert!(deadline(wished, cycle) + cycle / BURST_SHARE <= cycle);
-            prop_assert!(deadline(wished, cycle) <= wished);
+            let tempo = Tempo::of(cycle, wished);
+            prop_assert!(tempo.deadline + tempo.window <= cycle);
+            prop_assert!(tempo.deadline <= wished);
         }
     }
 }
