@@ -35,8 +35,8 @@ pub struct Args {
     /// Log of every answered poll and every write, JSON lines
     #[arg(long)]
     pub log: Option<PathBuf>,
-    /// Families by weight, e.g. antminer-stock=3,whatsminer=2,avalon,braiins,luxos,cgminer [default: all, the
-    /// common ones most]
+    /// Families by weight, e.g. antminer-stock=3,whatsminer=2,avalon,braiins,luxos,cgminer [default: the
+    /// common ones]
     #[arg(long)]
     pub mix: Option<Mix>,
     /// Shares not in their ordinary state, e.g. asleep=5%,limited=5%,hem=5%

@@ -103,17 +103,15 @@ pub struct Mix(pub Vec<(Family, f64)>);
 
 impl Default for Mix {
     fn default() -> Self {
-        // The common ones most. A Proto Rig comes without a password, so it is there for those who set one.
-        let in_all = Family::ALL.into_iter().filter(|family| *family != Family::Proto);
-        let weight = |family| match family {
-            Family::Antminer => 8.0,
-            Family::Whatsminer => 6.0,
-            Family::Avalon | Family::Braiins | Family::Luxos => 2.0,
-            Family::Vnish | Family::WhatsminerV3 => 2.0,
-            Family::Axeos | Family::Goldshell | Family::Futurebit => 0.5,
-            _ => 1.0,
-        };
-        Self(in_all.map(|family| (family, weight(family))).collect())
+        use Family::{Antminer, Avalon, Braiins, Cgminer, Luxos, Whatsminer};
+        Self(vec![
+            (Antminer, 8.0),
+            (Whatsminer, 6.0),
+            (Avalon, 2.0),
+            (Braiins, 2.0),
+            (Luxos, 2.0),
+            (Cgminer, 1.0),
+        ])
     }
 }
 
