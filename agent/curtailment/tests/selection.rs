@@ -195,7 +195,8 @@ fn every_miner_that_is_skipped_has_its_reason() {
     let shown = preview(NOW, &Policy::default(), &all, &miners, &book);
     let mut taken: Vec<_> = shown.taken.iter().map(|taken| taken.miner).collect();
     taken.sort();
-    assert_eq!(taken, [10, 11, 12, 13].map(id));
+    // One that only seems to sleep is stopped too: it may begin to hash in the midst of it.
+    assert_eq!(taken, [10, 11, 12, 13, 15].map(id));
     let late = shown.taken.last().unwrap();
     assert!(late.why.contains("although"), "{}", late.why);
 }

@@ -43,9 +43,9 @@ pub fn reply(request: &[u8], variant: usize) -> Vec<u8> {
 fn one(command: &str, variant: usize) -> String {
     match command {
         "version" => whole(22, "BMMiner versions", &version()),
-        "summary" => whole(11, "Summary", &summary(variant)),
-        "stats" => whole(70, "BMMiner stats", &stats(variant)),
-        "pools" => whole(7, "3 Pool(s)", &pools(variant)),
+        "summary" => long(1_000, whole(11, "Summary", &summary(variant))),
+        "stats" => long(5_000, whole(70, "BMMiner stats", &stats(variant))),
+        "pools" => long(1_000, whole(7, "3 Pool(s)", &pools(variant))),
         _ => "{\"STATUS\":[{\"STATUS\":\"E\",\"When\":1700000000,\"Code\":14,\"Msg\":\"Invalid command\",\
               \"Description\":\"bmminer 1.0.0\"}],\"id\":1}"
             .to_owned(),
@@ -57,6 +57,16 @@ fn whole(code: u16, message: &str, rows: &str) -> String {
         "{{\"STATUS\":[{{\"STATUS\":\"S\",\"When\":1700000000,\"Code\":{code},\"Msg\":\"{message}\",\
          \"Description\":\"bmminer 1.0.0\"}}],{rows},\"id\":1}}"
     )
+}
+
+/// A reply with blanks before its last bracket until it is as long as the longer ones of its kind: newer
+/// devices say more than this one.
+fn long(bytes: usize, mut reply: String) -> String {
+    if let Some(last) = reply.pop() {
+        reply.extend(std::iter::repeat_n(' ', bytes.saturating_sub(reply.len() + 1)));
+        reply.push(last);
+    }
+    reply
 }
 
 fn version() -> String {
