@@ -194,10 +194,8 @@ fn miners_are_found_followed_and_proven_ready() {
     let list = report["list"].as_array().unwrap();
     for line in list {
         let blockers: Vec<_> = line["blockers"].as_array().unwrap().iter().collect();
-        assert!(
-            blockers.is_empty() || blockers == ["weak_identity"] || blockers == ["no_capability"],
-            "{line}"
-        );
+        // By nature alone, as with a generic cgminer; nothing is wrong with any.
+        assert!(blockers.iter().all(|b| *b == "weak_identity" || *b == "no_capability"), "{line}");
         let is_antminer = line["firmware"].as_str().unwrap().contains("Bitmain");
         assert!(!is_antminer || line["access"] == "proven", "{line}");
     }
