@@ -58,7 +58,7 @@ pub use listen::{Ear, Exchange};
 pub use mask::mask;
 pub use models::{Models, Nameplate};
 pub use profile::{Evidence, Guards, ProfileError, Times};
-pub use profiles::{LearnedShape, Profiles};
+pub use profiles::Profiles;
 pub use reading::{Board, DeviceFault, Pool, Reading};
 pub use request::{Request, Transport};
 

@@ -62,14 +62,6 @@ fn builtin_text(firmware: &str) -> Option<&'static str> {
 /// question each.
 const MAX_REMEMBERED: usize = 50_000;
 
-/// A write shape that worked on a model and version.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LearnedShape {
-    pub model: String,
-    pub version: String,
-    pub shape: String,
-}
-
 /// Who a device said it is: firmware, serial number and MAC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -166,28 +158,6 @@ impl Profiles {
     /// The shape that worked on a model and version.
     pub fn learned_shape(&self, model: &str, version: &str) -> Option<String> {
         self.shapes.lock().ok()?.get(&(model.to_owned(), version.to_owned())).cloned()
-    }
-
-    /// All shapes that have worked, to be kept over a restart.
-    pub fn learned_shapes(&self) -> Vec<LearnedShape> {
-        let Ok(shapes) = self.shapes.lock() else { return Vec::new() };
-        let mut all: Vec<LearnedShape> = shapes
-            .iter()
-            .map(|((model, version), shape)| LearnedShape {
-                model: model.clone(),
-                version: version.clone(),
-                shape: shape.clone(),
-            })
-            .collect();
-        all.sort();
-        all
-    }
-
-    /// Takes what [`Self::learned_shapes`] gave before.
-    pub fn learn_shapes(&self, all: impl IntoIterator<Item = LearnedShape>) {
-        for known in all {
-            self.learn_shape(&known.model, &known.version, &known.shape);
-        }
     }
 
     /// Remembers that a device has just said who it is.

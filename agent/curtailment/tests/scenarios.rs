@@ -320,6 +320,17 @@ fn what_will_not_wake_is_seen_and_tried_on() {
 }
 
 #[test]
+fn a_guard_that_puts_a_wake_up_off_is_asked_again_soon() {
+    let mut devices: Vec<_> = (0..3).map(good).collect();
+    devices[1].kind = Kind::Guarded(700);
+    let w = ends_clean(world(devices, vec![plan(1, GoalV1::All)]));
+    assert_eq!(state(&w, 1), DispatchStateV1::Completed);
+    // Not after the time that a wake-up which was taken is given: nothing was written.
+    let late = w.devices[1].wakes[0] - 700_000;
+    assert!(late <= 70_000, "woken {late} ms after its guard had gone");
+}
+
+#[test]
 fn a_released_miner_is_left_asleep_and_listed() {
     let mut w = world((0..3).map(good).collect(), vec![plan(1, GoalV1::All)]);
     w.edit = Some(Box::new(|held, second| {

@@ -106,30 +106,11 @@ fn hash(key: &VerifyingKey, parts: &[SignedPartV1]) -> String {
     hex(digest.finish().as_ref())
 }
 
-/// Writes an order down and nudges its agent; the downlink repeats it until its result comes.
-///
-/// # Errors
-/// A database fails.
-pub async fn order(
-    app: &App,
-    agent: AgentId,
-    plan: Option<PlanId>,
-    command: CommandV1,
-    expires: Millis,
-    by: &str,
-) -> Result<OrderId> {
-    let mut tx = app.stores.business.begin().await?;
-    let id = order_in(app, &mut tx, agent, plan, command, expires, by).await?;
-    tx.commit().await?;
-    app.nudge.agent(agent);
-    Ok(id)
-}
-
 /// Writes an order down within a transaction; who commits it nudges the agent afterwards.
 ///
 /// # Errors
 /// A database fails.
-pub async fn order_in(
+pub async fn order(
     app: &App,
     tx: &mut Tx,
     agent: AgentId,

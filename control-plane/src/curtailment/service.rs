@@ -158,7 +158,7 @@ pub async fn stop(app: &App, id: PlanId, force: bool, who: &str) -> Result<Store
         let expires = plan.ends_at.unwrap_or(now).max(now).plus(STOP_ORDER_LIVES);
         for agent in store::allotted(&mut tx, id).await? {
             let command = CommandV1::Stop { plan: id, force };
-            super::documents::order_in(app, &mut tx, agent, Some(id), command, expires, who).await?;
+            super::documents::order(app, &mut tx, agent, Some(id), command, expires, who).await?;
             ordered.push(agent);
         }
     } else {

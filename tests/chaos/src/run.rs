@@ -1,7 +1,7 @@
 //! A run: the faults of a schedule over two agents with their simulated devices, then the books.
 
 use crate::disk::Disk;
-use crate::report::{Report, Span};
+use crate::report::{KILLED, Report, Span};
 use crate::schedule::{Fault, schedule};
 use hashinsight_demo::books::{Answer, Stored, compare_each};
 use hashinsight_demo::farm::{self, Settings};
@@ -184,7 +184,7 @@ impl Chaos {
                 } else {
                     process.stop();
                 }
-                self.report.spans.push(Span { agent, cause: "burst_lost", from, to: boot_ms() });
+                self.report.spans.push(Span { agent, cause: KILLED, from, to: boot_ms() });
                 self.away[agent] = true;
                 self.ends.push((after(away), End::Start(agent)));
             }

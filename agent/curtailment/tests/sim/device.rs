@@ -18,6 +18,8 @@ pub enum Kind {
     Loses,
     /// Does not come back from a wake-up for the first tries.
     HardToWake(u8),
+    /// A guard of its own stands against waking it until so many seconds; nothing is written till then.
+    Guarded(u64),
 }
 
 pub const NORMAL: i64 = 0;
@@ -125,6 +127,10 @@ impl Device {
         self.landing = None;
     }
 
+    fn is_guarded(&self, ms: u64) -> bool {
+        self.setting == ASLEEP && matches!(self.spec.kind, Kind::Guarded(until) if ms < until * 1000)
+    }
+
     pub fn stop(&mut self, ms: u64) -> FactV1 {
         self.stops.push(ms);
         let lands = ms + self.spec.delay * 1000;
@@ -140,7 +146,7 @@ impl Device {
                 self.landing = Some((lands + 20_000, ASLEEP, false));
                 FactV1::Unknown
             }
-            Kind::Obeys | Kind::HardToWake(_) => {
+            Kind::Obeys | Kind::HardToWake(_) | Kind::Guarded(_) => {
                 self.landing = Some((lands, ASLEEP, false));
                 FactV1::Yes
             }
@@ -148,6 +154,9 @@ impl Device {
     }
 
     pub fn wake(&mut self, ms: u64, setting: i64) -> FactV1 {
+        if self.is_guarded(ms) {
+            return FactV1::NotApplicable;
+        }
         self.wakes.push(ms);
         let lands = ms + self.spec.delay * 1000;
         match self.spec.kind {

@@ -570,7 +570,9 @@ impl World {
             let why = "no answer".to_owned();
             Observation::WriteFailed { miner, wake, why, identity_mismatch: false }
         } else {
-            Observation::Written { miner, wake, accepted, mode: FactV1::Unknown, detail: String::new() }
+            let put_off = accepted == FactV1::NotApplicable;
+            let mode = if put_off { FactV1::No } else { FactV1::Unknown };
+            Observation::Written { miner, wake, accepted, mode, detail: String::new() }
         };
         self.outcomes.push((self.t + TICK, seen));
     }

@@ -65,6 +65,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
         2 => Just(Kind::Late),
         1 => Just(Kind::Loses),
         1 => (1u8..6).prop_map(Kind::HardToWake),
+        1 => (100u64..1600).prop_map(Kind::Guarded),
     ];
     let setting = prop_oneof![6 => Just(NORMAL), 2 => Just(EFFICIENT), 1 => Just(ASLEEP)];
     let odd = |weight: u32| prop::bool::weighted(1.0 / f64::from(weight));
