@@ -1,7 +1,7 @@
 //! The command line: `serve`, `migrate`, and `admin …`, which works on the files of a server that runs.
 
 use crate::clock::Clock;
-use crate::config::{Config, Settings};
+use crate::config::{Config, Settings, StoreSettings};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Stores, migrate};
 use clap::{Parser, Subcommand};
@@ -37,12 +37,16 @@ enum Command {
         /// Folder of databases and keys
         #[arg(long, value_name = "DIR", env = "HASHINSIGHT_DATA")]
         data: Option<PathBuf>,
+        #[command(flatten)]
+        store: StoreSettings,
     },
     /// Sites, users, keys and agents
     Admin {
         /// Folder of databases and keys
         #[arg(long, value_name = "DIR", env = "HASHINSIGHT_DATA", global = true)]
         data: Option<PathBuf>,
+        #[command(flatten)]
+        store: StoreSettings,
         #[command(subcommand)]
         command: admin::Admin,
     },
@@ -78,25 +82,30 @@ fn fail(error: &Error) -> ExitCode {
 
 async fn command(line: Line) -> Result<()> {
     let file = line.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-    let of = |data: Option<PathBuf>| Settings { data, ..Settings::default() }.or(file.clone()).finish(None);
+    let of = |data: Option<PathBuf>, store: StoreSettings| {
+        Settings { data, store, ..Settings::default() }.or(file.clone()).finish(None)
+    };
     match line.command {
         Command::Serve { settings, ready_file } => {
             let shutdown = CancellationToken::new();
             tokio::spawn(stop_on_signal(shutdown.clone()));
             crate::serve(settings.or(file).finish(ready_file)?, shutdown).await
         }
-        Command::Migrate { data } => {
-            let config = of(data)?;
+        Command::Migrate { data, store } => {
+            let config = of(data, store)?;
             let stores = open_existing(&config).await?;
             stores.close().await;
-            println!("The databases in {} have this version's schema.", config.data.display());
+            match config.store {
+                Some(_) => println!("The PostgreSQL databases have this version's schema."),
+                None => println!("The databases in {} have this version's schema.", config.data.display()),
+            }
             Ok(())
         }
-        Command::Admin { data, command: admin::Admin::Keys(command) } => {
-            admin::keys(command, &of(data)?.data, Clock::system().now())
+        Command::Admin { data, store, command: admin::Admin::Keys(command) } => {
+            admin::keys(command, &of(data, store)?.data, Clock::system().now())
         }
-        Command::Admin { data, command } => {
-            let config = of(data)?;
+        Command::Admin { data, store, command } => {
+            let config = of(data, store)?;
             let stores = open_existing(&config).await?;
             let done = admin::run(command, &config, &stores, Clock::system().now()).await;
             stores.close().await;
@@ -107,14 +116,14 @@ async fn command(line: Line) -> Result<()> {
 
 /// The databases of a folder that a server has made; a mistyped folder gets none.
 async fn open_existing(config: &Config) -> Result<Stores> {
-    if !config.data.join(migrate::BUSINESS_FILE).is_file() {
+    if config.store.is_none() && !config.data.join(migrate::BUSINESS_FILE).is_file() {
         let text = format!(
             "there is no HashInsight database in {}; name the server's folder with --data, or run hashinsight serve first",
             config.data.display()
         );
         return Err(Error::new(Kind::NotFound, text));
     }
-    Stores::open(&config.data).await
+    Stores::of(config).await
 }
 
 async fn stop_on_signal(shutdown: CancellationToken) {

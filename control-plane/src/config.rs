@@ -4,6 +4,9 @@
 
 use crate::error::{Error, Result};
 use crate::mqtt::remote::Address;
+use crate::store::StoreUrl;
+use crate::telemetry::retention::Ages;
+use hashinsight_protocol::units::DurationMs;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -27,8 +30,19 @@ pub struct Config {
     pub public_host: String,
     /// Browsers reach the console over HTTPS through a proxy: cookies are marked so.
     pub https: bool,
+    /// Where the databases are; SQLite in the data folder when absent.
+    pub store: Option<StoreUrls>,
+    /// How long telemetry is kept.
+    pub keep: Ages,
     /// Gets the listeners' addresses as JSON once all of them are up.
     pub ready_file: Option<PathBuf>,
+}
+
+/// PostgreSQL databases; both may be the same one.
+#[derive(Clone, Debug)]
+pub struct StoreUrls {
+    pub business: StoreUrl,
+    pub telemetry: StoreUrl,
 }
 
 /// The listeners' addresses.
@@ -67,6 +81,92 @@ pub struct Settings {
     /// Browsers reach the console over HTTPS, through a proxy in front
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub https: Option<bool>,
+    #[command(flatten)]
+    pub store: StoreSettings,
+    #[command(flatten)]
+    pub keep: KeepSettings,
+}
+
+/// `[store]`: where the databases are.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StoreSettings {
+    /// PostgreSQL database, as postgres://user:password@host/name; better in the file or the environment
+    /// than on the command line, which others can read [default: SQLite files in the data folder]
+    #[arg(
+        long = "store-url",
+        value_name = "URL",
+        env = "HASHINSIGHT_STORE_URL",
+        hide_env_values = true,
+        global = true
+    )]
+    pub url: Option<StoreUrl>,
+    /// PostgreSQL database for telemetry [default: the same]
+    #[arg(
+        long = "telemetry-url",
+        value_name = "URL",
+        env = "HASHINSIGHT_TELEMETRY_URL",
+        hide_env_values = true,
+        global = true
+    )]
+    pub telemetry_url: Option<StoreUrl>,
+}
+
+/// `[keep]`: days of telemetry, each kind with its own age.
+#[derive(Clone, Copy, Debug, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct KeepSettings {
+    /// Days that raw readings are kept [default: 90]
+    #[arg(long = "keep-raw-days", value_name = "DAYS", value_parser = days())]
+    pub raw_days: Option<u32>,
+    /// Days that 5-minute values are kept [default: 180]
+    #[arg(long = "keep-five-minute-days", value_name = "DAYS", value_parser = days())]
+    pub five_minute_days: Option<u32>,
+    /// Days that hourly values are kept [default: 1100]
+    #[arg(long = "keep-hourly-days", value_name = "DAYS", value_parser = days())]
+    pub hourly_days: Option<u32>,
+    /// Days that daily values are kept [default: 3660]
+    #[arg(long = "keep-daily-days", value_name = "DAYS", value_parser = days())]
+    pub daily_days: Option<u32>,
+}
+
+/// The longest time that telemetry is kept.
+const MOST_DAYS: u32 = 36_600;
+
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(MOST_DAYS))
+}
+
+impl KeepSettings {
+    fn or(self, other: Self) -> Self {
+        Self {
+            raw_days: self.raw_days.or(other.raw_days),
+            five_minute_days: self.five_minute_days.or(other.five_minute_days),
+            hourly_days: self.hourly_days.or(other.hourly_days),
+            daily_days: self.daily_days.or(other.daily_days),
+        }
+    }
+
+    fn finish(self) -> Result<Ages> {
+        let age = |name: &str, days: Option<u32>, usual: DurationMs| match days {
+            None => Ok(usual),
+            Some(days @ 1..=MOST_DAYS) => Ok(DurationMs(u64::from(days) * 86_400_000)),
+            Some(_) => Err(Error::invalid(format!("keep: {name} is from 1 to {MOST_DAYS}"))),
+        };
+        let usual = Ages::default();
+        let ages = Ages {
+            raw: age("raw-days", self.raw_days, usual.raw)?,
+            five_minutes: age("five-minute-days", self.five_minute_days, usual.five_minutes)?,
+            hourly: age("hourly-days", self.hourly_days, usual.hourly)?,
+            daily: age("daily-days", self.daily_days, usual.daily)?,
+        };
+        if ages.five_minutes > ages.hourly || ages.hourly > ages.daily {
+            let text = "keep: hourly values are made of 5-minute ones and daily of hourly ones, so five-minute-days \
+                        can't be more than hourly-days, nor hourly-days more than daily-days";
+            return Err(Error::invalid(text));
+        }
+        Ok(ages)
+    }
 }
 
 impl Settings {
@@ -96,6 +196,11 @@ impl Settings {
             enrol: self.enrol.or(other.enrol),
             public_host: self.public_host.or(other.public_host),
             https: self.https.or(other.https),
+            store: StoreSettings {
+                url: self.store.url.or(other.store.url),
+                telemetry_url: self.store.telemetry_url.or(other.store.telemetry_url),
+            },
+            keep: self.keep.or(other.keep),
         }
     }
 
@@ -128,6 +233,14 @@ impl Settings {
             enrol: self.enrol.unwrap_or(local(8884)),
             public_host,
             https: self.https.unwrap_or(false),
+            store: match (self.store.url, self.store.telemetry_url) {
+                (Some(business), telemetry) => {
+                    Some(StoreUrls { telemetry: telemetry.unwrap_or_else(|| business.clone()), business })
+                }
+                (None, None) => None,
+                (None, Some(_)) => return Err(Error::invalid("store: telemetry-url needs url")),
+            },
+            keep: self.keep.finish()?,
             ready_file,
         })
     }
@@ -183,5 +296,23 @@ mod tests {
         assert_eq!((broker.host.as_str(), broker.port), ("mqtt.example", 8883));
         assert!(file("broker = \"mqtt.example\"").is_err());
         assert!(file("broker-user = \"a/b\"").is_err());
+        let error = file("[store]\nurl = \"mysql://me:geheim@db/x\"").unwrap_err().to_string();
+        assert!(
+            error.contains("line 2") && error.contains("postgres://") && !error.contains("geheim"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn stores_and_ages_are_read_from_their_tables() {
+        let usual = file("").unwrap();
+        assert!(usual.store.is_none() && usual.keep == Ages::default());
+        let config = file("[store]\nurl = \"postgres://me@db/x\"\n[keep]\nraw-days = 7\n").unwrap();
+        let urls = config.store.unwrap();
+        assert_eq!(urls.business, urls.telemetry);
+        assert_eq!(config.keep, Ages { raw: DurationMs(7 * 86_400_000), ..Ages::default() });
+        assert!(file("[keep]\nfive-minute-days = 2000").is_err(), "more than hourly");
+        assert!(file("[keep]\nraw-days = 0").is_err());
+        assert!(file("[store]\ntelemetry-url = \"postgres://me@db/x\"").is_err());
     }
 }

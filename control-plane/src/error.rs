@@ -102,6 +102,23 @@ impl Error {
         out
     }
 
+    /// Whether what was to be stored is at fault, as against the database: it would fail each time.
+    pub fn is_of_content(&self) -> bool {
+        let Some(source) = self.source.as_deref() else { return false };
+        if source.is::<Panicked>() {
+            return true;
+        }
+        let Some(sqlx::Error::Database(error)) = source.downcast_ref::<sqlx::Error>() else { return false };
+        let code = error.code().unwrap_or_default();
+        if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+            // Data exceptions, broken constraints, values beyond the server's limits.
+            ["22", "23", "54"].iter().any(|class| code.starts_with(class))
+        } else {
+            // Too big, constraint, mismatch, range; the upper bits say more.
+            code.parse().is_ok_and(|code: u32| [18, 19, 20, 25].contains(&(code & 0xff)))
+        }
+    }
+
     /// Whether a database refused a row for being there already, or for leaning on nothing.
     pub fn is_constraint(&self) -> bool {
         let database = self.source.as_deref().and_then(|s| s.downcast_ref::<sqlx::Error>());
@@ -110,6 +127,11 @@ impl Error {
         })
     }
 }
+
+/// A bug that what was to be stored brought to light.
+#[derive(Debug, thiserror::Error)]
+#[error("storing it made the program fail")]
+pub struct Panicked;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::config::{Addresses, Config};
 use crate::error::{Error, Kind, Result};
 use crate::store::Stores;
-use crate::{App, agents, curtailment, identity, mqtt, web};
+use crate::{App, agents, curtailment, identity, mqtt, telemetry, web};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<()> {
         enrol: enrol.local_addr().map_err(Error::internal)?,
     };
     let _lock = prepare_folder(&config.data)?;
-    let stores = Stores::open(&config.data).await?;
+    let stores = Stores::of(&config).await?;
     let app = App::open(config, addresses, Clock::system(), stores).await?;
     let first_password = identity::users::add_first_owner(&app.stores.business, app.clock.now()).await?;
 
@@ -49,6 +49,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<()> {
     parts.spawn(agents::serve(Arc::clone(&app), enrol, all.clone()));
     parts.spawn(mqtt::serve(Arc::clone(&app), mqtt, all.clone()));
     parts.spawn(curtailment::serve(Arc::clone(&app), all.clone()));
+    parts.spawn(telemetry::upkeep::serve(Arc::clone(&app), all.clone()));
     parts.spawn(web::serve(Arc::clone(&app), http, all.clone()));
     if let Some(password) = first_password {
         println!(

@@ -7,7 +7,6 @@ mod support;
 use hashinsight_control_plane::agents::{certificates, tokens};
 use hashinsight_control_plane::args;
 use hashinsight_control_plane::clock::Clock;
-use hashinsight_control_plane::store::Stores;
 use hashinsight_control_plane::telemetry::keys::Keys;
 use hashinsight_control_plane::telemetry::readings::{Pages, Range};
 use hashinsight_protocol::document::DesiredDocumentV1;
@@ -127,7 +126,10 @@ async fn every_sample_is_stored_once_whatever_the_wire_does(on: On) {
 
     let samples = BATCHES as i64 * i64::from(MINERS);
     assert_eq!(plane.telemetry_number("select count(*) from batches").await, BATCHES as i64);
-    assert_eq!(plane.telemetry_number("select sum(samples) from site_rollups").await, samples);
+    assert_eq!(
+        plane.telemetry_number("select cast(sum(samples) as bigint) from site_rollups").await,
+        samples
+    );
     assert_eq!(plane.telemetry_number("select count(*) from latest").await, i64::from(MINERS));
     assert_eq!(plane.telemetry_number("select min(at) from latest").await, now.0);
     assert_eq!(plane.telemetry_number("select count(*) from parked").await, 1);
@@ -179,7 +181,10 @@ async fn what_is_acknowledged_outlives_the_server(on: On) {
     }
     let samples = BATCHES as i64 * i64::from(MINERS);
     assert_eq!(plane.telemetry_number("select count(*) from batches").await, BATCHES as i64);
-    assert_eq!(plane.telemetry_number("select sum(samples) from site_rollups").await, samples);
+    assert_eq!(
+        plane.telemetry_number("select cast(sum(samples) as bigint) from site_rollups").await,
+        samples
+    );
 }
 
 async fn a_revoked_agent_is_cut_off_and_refused(on: On) {
@@ -191,7 +196,7 @@ async fn a_revoked_agent_is_cut_off_and_refused(on: On) {
     line.send(Stream::Presence, agent.hello(1, &[], 0, now)).await;
     plane.becomes("select count(*) from agent_presence where online = 1", 1).await;
     // As the command line does it, in another process.
-    let stores = Stores::open(plane.folder.path()).await.unwrap();
+    let stores = support::stores(plane.folder.path()).await;
     assert!(certificates::revoke(&stores.business, agent.id, "test", now).await.unwrap());
     assert!(!certificates::revoke(&stores.business, agent.id, "test", now).await.unwrap());
     match on {
@@ -350,7 +355,7 @@ async fn gaps_are_counted_and_the_watched_are_quick(on: On) {
         events(&agent, &line, 1, now, &[EventV1::Gap(gap.clone())]).await;
     }
     line.acked(Stream::Events, &BTreeSet::from([1])).await;
-    assert_eq!(plane.telemetry_number("select sum(polls) from gaps").await, 800);
+    assert_eq!(plane.telemetry_number("select cast(sum(polls) as bigint) from gaps").await, 800);
     line.send(Stream::Telemetry, outbox(&agent, now)[20].clone()).await;
     line.acked(Stream::Telemetry, &(1..=21).collect()).await;
 
@@ -360,4 +365,56 @@ async fn gaps_are_counted_and_the_watched_are_quick(on: On) {
     line.send(Stream::Presence, agent.hello(2, &[], 0, now)).await;
     assert!(line.welcome().await.watched);
     drop(watcher);
+}
+
+/// A batch of its own, of the first `miners` miners.
+fn alone(agent: &Agent, seq: u64, now: Millis, miners: u8) -> Vec<u8> {
+    let sample = |n: u8| SampleV1::empty(MinerId::from_random([n; 16]), DurationMs(0), PollV1::Answered);
+    let samples: Vec<_> = (0..miners).map(sample).collect();
+    let batch = TelemetryV1::new(seq, moment(now), &samples, None).unwrap();
+    agent.seal(Stream::Telemetry, seq, &batch.encode().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_can_never_be_stored_is_quarantined_and_blocks_nobody() {
+    let plane = Plane::start().await;
+    let (agent, other) = (plane.agent(3).await, plane.agent(4).await);
+    let now = plane.app.clock.now();
+    // The database refuses a batch with as many samples as one before it.
+    let poison = "create unique index poison on batches (agent_id, samples)";
+    plane.app.stores.telemetry.execute(poison, args![]).await.unwrap();
+    let mut line = agent.connect(&plane, 1).await.unwrap();
+    let mut others = other.connect(&plane, 1).await.unwrap();
+    for (seq, miners) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4)] {
+        line.send(Stream::Telemetry, alone(&agent, seq, now, miners)).await;
+        others.send(Stream::Telemetry, alone(&other, seq, now, seq as u8)).await;
+    }
+    let all: BTreeSet<u64> = (1..=5).collect();
+    assert_eq!(line.acked(Stream::Telemetry, &all).await, all);
+    assert_eq!(others.acked(Stream::Telemetry, &all).await, all);
+    assert_eq!(plane.telemetry_number("select count(*) from batches").await, 9);
+    assert_eq!(plane.telemetry_number("select cast(sum(samples) as bigint) from site_rollups").await, 25);
+    assert_eq!(plane.telemetry_number("select seq from parked where quarantined = 1").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_while_the_database_stands_still() {
+    let plane = Plane::start().await;
+    let agent = plane.agent(3).await;
+    let now = plane.app.clock.now();
+    let mut line = agent.connect(&plane, 1).await.unwrap();
+    let stall = plane.app.stores.telemetry.begin().await.unwrap();
+    for seq in 1..=3 {
+        line.send(Stream::Telemetry, alone(&agent, seq, now, 2)).await;
+    }
+    assert!(line.acked_within(Stream::Telemetry, Duration::from_millis(700)).await.is_empty());
+    drop(stall);
+    let all: BTreeSet<u64> = (1..=3).collect();
+    assert_eq!(line.acked(Stream::Telemetry, &all).await, all);
+    assert_eq!(plane.telemetry_number("select count(*) from batches").await, 3);
+}
+
+#[test]
+fn the_same_tests_pass_on_postgresql() {
+    hashinsight_test_postgres::same_tests("the wire to the agents on PostgreSQL");
 }

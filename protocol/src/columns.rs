@@ -21,7 +21,7 @@ fn unzigzag(value: u64) -> i64 {
 }
 
 /// Appends a column. `base` holds the key batch's values, or nothing.
-pub(crate) fn write(out: &mut Vec<u8>, values: &[Option<i64>], base: Option<&[Option<i64>]>) {
+pub fn write(out: &mut Vec<u8>, values: &[Option<i64>], base: Option<&[Option<i64>]>) {
     let present = values.iter().flatten().count();
     if present == 0 {
         out.push(0);
@@ -64,7 +64,10 @@ pub(crate) fn write(out: &mut Vec<u8>, values: &[Option<i64>], base: Option<&[Op
 }
 
 /// Reads a column of `n` values from the front of `bytes`.
-pub(crate) fn read(
+///
+/// # Errors
+/// The bytes are no such column.
+pub fn read(
     bytes: &mut &[u8],
     n: usize,
     base: Option<&[Option<i64>]>,
@@ -105,6 +108,66 @@ pub(crate) fn read(
     Ok(values)
 }
 
+/// Reads the value at one place of a column of `n` values from the front of `bytes`, and passes over the
+/// others where it can: where the base has a value there, nothing else bears on it.
+///
+/// # Errors
+/// The bytes are no such column, as far as they were looked at.
+pub fn read_at(
+    bytes: &mut &[u8],
+    n: usize,
+    at: usize,
+    base: impl Fn(usize) -> Option<i64>,
+) -> Result<Option<i64>, WireError> {
+    let whole = *bytes;
+    let map = match take(bytes, 1)?[0] {
+        0 => return Ok(None),
+        1 => None,
+        2 => Some(take(bytes, n.div_ceil(8))?),
+        _ => return Err(MALFORMED),
+    };
+    let (present, place) = match map {
+        None => (n, Some(at)),
+        Some(map) => {
+            let ones = |bytes: &[u8]| bytes.iter().map(|b| b.count_ones() as usize).sum::<usize>();
+            // Bits beyond the last value are not values.
+            let last =
+                if n.is_multiple_of(8) { 0 } else { map.last().map_or(0, |b| (b >> (n % 8)).count_ones()) };
+            let before =
+                ones(&map[..at / 8]) + (map[at / 8] & ((1u16 << (at % 8)) - 1) as u8).count_ones() as usize;
+            let is_there = map[at / 8] >> (at % 8) & 1 == 1;
+            (ones(map) - last as usize, is_there.then_some(before))
+        }
+    };
+    let from = base(at);
+    if let (Some(_), None) = (place, from) {
+        // It leans on the value before it in the column.
+        let base: Vec<_> = (0..n).map(base).collect();
+        *bytes = whole;
+        return Ok(read(bytes, n, Some(&base))?[at]);
+    }
+    let mut value = None;
+    for first in (0..present).step_by(BLOCK) {
+        let width = usize::from(take(bytes, 1)?[0]);
+        if width > 64 {
+            return Err(MALFORMED);
+        }
+        let length = BLOCK.min(present - first);
+        let packed = take(bytes, (length * width).div_ceil(8))?;
+        let Some(place) = place.filter(|place| (first..first + length).contains(place)) else { continue };
+        let bit = (place - first) * width;
+        // At most 9 bytes hold the residual.
+        let mut bits = 0u128;
+        for (i, byte) in packed[bit / 8..].iter().take(9).enumerate() {
+            bits |= u128::from(*byte) << (8 * i);
+        }
+        let mask = if width == 64 { u64::MAX } else { (1u64 << width) - 1 };
+        let residual = (bits >> (bit % 8)) as u64 & mask;
+        value = from.map(|from| from.wrapping_add(unzigzag(residual)));
+    }
+    Ok(value)
+}
+
 fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], WireError> {
     let (head, rest) = bytes.split_at_checked(n).ok_or(MALFORMED)?;
     *bytes = rest;
@@ -127,6 +190,12 @@ mod tests {
             let mut bytes = Vec::new();
             write(&mut bytes, &values, base);
             let mut rest = &bytes[..];
+            for at in 0..values.len() {
+                let mut rest = &bytes[..];
+                let base = |i: usize| base.and_then(|b| b.get(i).copied().flatten());
+                prop_assert_eq!(read_at(&mut rest, values.len(), at, base), Ok(values[at]));
+                prop_assert!(rest.is_empty());
+            }
             prop_assert_eq!(read(&mut rest, values.len(), base), Ok(values));
             prop_assert!(rest.is_empty());
         }
@@ -134,6 +203,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), n in 0usize..2000) {
             let _ = read(&mut &bytes[..], n, None);
+            let _ = (n > 0).then(|| read_at(&mut &bytes[..], n, n / 2, |i| (i % 3 > 0).then_some(7)));
         }
     }
 

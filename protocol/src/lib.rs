@@ -5,7 +5,7 @@
 //! postcard and topic strings.
 
 pub mod clock;
-mod columns;
+pub mod columns;
 pub mod device;
 pub mod document;
 pub mod enrolment;

@@ -14,6 +14,8 @@ use crate::limits;
 use crate::units::{Celsius, DurationMs, Hashrate, Watts};
 use serde::{Deserialize, Serialize};
 
+mod one;
+
 /// How a poll of one miner ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -352,10 +354,16 @@ mod tests {
         #[test]
         fn a_group_reads_back(first in samples(40), second in samples(40)) {
             let key = TelemetryV1::new(1, moment(), &first, None).expect("few");
-            prop_assert_eq!(key.samples(None), Ok(first));
+            prop_assert_eq!(key.samples(None), Ok(first.clone()));
             let key = key.as_key(9, 77).expect("well formed").expect("a key");
             let next = TelemetryV1::new(2, moment(), &second, Some(&key)).expect("the same miners");
             let next = TelemetryV1::decode(&next.encode().expect("small")).expect("ours");
+            for (at, sample) in second.iter().enumerate() {
+                prop_assert_eq!(key.position(sample.miner), Some(at));
+                prop_assert_eq!(next.sample_at(&key, at), Ok(Some(*sample)));
+                prop_assert_eq!(key.sample_at(at), Ok(Some(first[at])));
+            }
+            prop_assert_eq!(next.sample_at(&key, second.len()), Ok(None));
             prop_assert_eq!(next.samples(None), Err(WireError::KeyMissing));
             prop_assert_eq!(next.samples(Some(&key)), Ok(second));
         }

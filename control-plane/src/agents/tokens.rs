@@ -165,14 +165,14 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Stores;
+    use crate::store::testing;
 
     const NOW: Millis = Millis(1_790_000_000_000);
 
     #[tokio::test]
     async fn a_token_is_spent_once_and_in_time() {
         let folder = tempfile::tempdir().unwrap();
-        let stores = Stores::open(folder.path()).await.unwrap();
+        let stores = testing::stores(folder.path()).await;
         let db = &stores.business;
         let authority = Authority::open(folder.path(), NOW).unwrap();
         let site = SiteId::from_random([1; 16]);

@@ -81,12 +81,12 @@ fn chained(before: &str, at: Millis, fields: [&str; 4]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Stores;
+    use crate::store::testing;
 
     #[tokio::test]
     async fn a_changed_row_breaks_the_chain() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Stores::open(folder.path()).await.unwrap().business;
+        let db = testing::stores(folder.path()).await.business;
         for n in 0..5 {
             let mut tx = db.begin().await.unwrap();
             record(&mut tx, Millis(n), "owner", "site.add", &n.to_string(), "").await.unwrap();

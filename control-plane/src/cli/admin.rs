@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fleet::sites;
 use crate::identity::{Role, api_keys, users};
 use crate::store::Stores;
+use crate::telemetry::retention;
 use clap::{Args, Subcommand};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::units::{DurationMs, Millis};
@@ -62,6 +63,8 @@ pub enum Admin {
     Agent(Agent),
     /// List the agents
     Agents,
+    /// Show how much telemetry there is of each agent, and what was dropped for its age
+    Telemetry,
 }
 
 /// The ceremony by which keys are replaced. Only `sign` needs the root's key, and no network.
@@ -340,6 +343,7 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
             }
         }
         Admin::Agents => agents(stores).await?,
+        Admin::Telemetry => telemetry(config, stores).await?,
     }
     Ok(())
 }
@@ -374,6 +378,25 @@ async fn agents(stores: &Stores) -> Result<()> {
             (None, _) => "not connected",
         };
         println!("{}  {}  {}  {}  {state}", agent.id, agent.site_name, agent.hostname, agent.version);
+    }
+    Ok(())
+}
+
+async fn telemetry(config: &Config, stores: &Stores) -> Result<()> {
+    let days = |age: DurationMs| age.0 / 86_400_000;
+    let keep = config.keep;
+    println!(
+        "kept for (days): raw {}, five-minute {}, hourly {}, daily {}",
+        days(keep.raw),
+        days(keep.five_minutes),
+        days(keep.hourly),
+        days(keep.daily)
+    );
+    for kept in retention::kept(&stores.telemetry).await? {
+        println!("{}  kept  raw  {} batches, {} samples", kept.agent, kept.batches, kept.samples);
+    }
+    for gone in retention::dropped(&stores.telemetry).await? {
+        println!("{}  dropped  {}  {} pieces, {} samples", gone.agent, gone.kind, gone.pieces, gone.samples);
     }
     Ok(())
 }

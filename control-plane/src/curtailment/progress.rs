@@ -30,8 +30,8 @@ row! {
 pub async fn running(db: &Db, site: SiteId) -> Result<Vec<Reached>> {
     db.fetch_all(
         "select p.id, \
-         (select coalesce(sum(a.target_w), 0) from plan_allotments a where a.plan_id = p.id), \
-         (select coalesce(sum(d.reached_w), 0) from dispatches d where d.plan_id = p.id) from plans p \
+         (select cast(coalesce(sum(a.target_w), 0) as bigint) from plan_allotments a where a.plan_id = p.id), \
+         (select cast(coalesce(sum(d.reached_w), 0) as bigint) from dispatches d where d.plan_id = p.id) from plans p \
          where p.site_id = $1 and p.state in ('approved', 'executing', 'executed', 'recovering')",
         args![site],
     )
@@ -105,7 +105,7 @@ pub async fn targets_page(db: &Db, id: PlanId, state: &str, limit: u32, offset: 
          order by case t.state when 'restore_failed' then 0 when 'drifted' then 1 when 'refused' then 2 \
          when 'unreachable' then 3 when 'stopping' then 4 when 'waking' then 5 when 'planned' then 6 \
          when 'curtailed' then 7 when 'released' then 8 else 9 end, \
-         length(m.rack), m.rack, length(m.position), m.position, t.miner_id limit $3 offset $4",
+         coalesce(length(m.rack), 0), m.rack, coalesce(length(m.position), 0), m.position, t.miner_id limit $3 offset $4",
         args![id, state, limit, offset],
     )
     .await

@@ -97,7 +97,7 @@ mod tests {
     use crate::args;
     use crate::clock::Clock;
     use crate::config::{Addresses, Settings};
-    use crate::store::Stores;
+    use crate::store::testing;
     use hashinsight_protocol::ids::{AgentId, MinerId};
     use status::Status;
 
@@ -106,7 +106,7 @@ mod tests {
     async fn app(folder: &std::path::Path) -> Arc<App> {
         let config = Settings { data: Some(folder.to_owned()), ..Settings::default() }.finish(None).unwrap();
         let addresses = Addresses { http: config.http, mqtt: config.mqtt, enrol: config.enrol };
-        let stores = Stores::open(folder).await.unwrap();
+        let stores = testing::stores(folder).await;
         App::open(config, addresses, Clock::standing_at(NOW), stores).await.unwrap()
     }
 

@@ -138,7 +138,7 @@ pub fn key(blocker: BlockerV1) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Stores;
+    use crate::store::testing;
     use hashinsight_protocol::clock::ClockStateV1;
     use hashinsight_protocol::ids::{BootId, Epoch, SiteId};
     use hashinsight_protocol::readiness::ProvenWriteV1;
@@ -156,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn the_later_word_of_the_owner_stands() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Stores::open(folder.path()).await.unwrap().business;
+        let db = testing::stores(folder.path()).await.business;
         let (site, agent, other) =
             (SiteId::from_random([1; 16]), AgentId::from_random([2; 16]), AgentId::from_random([3; 16]));
         let miner = MinerId::from_random([4; 16]);

@@ -8,24 +8,25 @@
 //!   never be stored (wrong content, or a kind this version doesn't know) is parked for good and
 //!   acknowledged, so that its sender does not repeat it for ever.
 //! - **A poisoned batch** never blocks others: when a group can't be stored, each of its batches is
-//!   tried alone.
+//!   tried alone, and one that can never be stored is quarantined with its reason. That goes for one
+//!   that makes the program panic too.
 //! - **Recovery**: nothing is held between groups. Whatever was in flight at a crash comes again.
 
 use super::wire::{self, EventBatch, Message, Presence, Unknown};
 use super::{Heard, Link, downlink, streams};
 use crate::App;
 use crate::agents::presence;
-use crate::error::{Error, Result};
+use crate::error::{Error, Panicked, Result};
 use crate::row;
 use crate::sabotage;
 use crate::store::Db;
-use crate::telemetry::batches::{self, Batch};
+use crate::telemetry::batches::{self, Batch, Memory};
 use crate::telemetry::gaps;
-use crate::telemetry::keys::Keys;
 use crate::telemetry::ledger::StreamKey;
 use crate::telemetry::once::{Acks, Arrived, Counts, Ledgers};
 use crate::telemetry::parked::{self, Why};
 use crate::{args, audit};
+use futures_util::FutureExt as _;
 use hashinsight_broker::Up;
 use hashinsight_protocol::events::EventV1;
 use hashinsight_protocol::ids::{AgentId, Epoch};
@@ -33,6 +34,7 @@ use hashinsight_protocol::presence::AckV1;
 use hashinsight_protocol::topics::{Down, Stream};
 use hashinsight_protocol::units::{DurationMs, Millis};
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -52,14 +54,14 @@ pub struct Ingest {
     app: Arc<App>,
     link: Link,
     heard: Arc<Heard>,
-    keys: Keys,
+    memory: Memory,
     /// When an agent was last complained of, and how much since.
     complaints: HashMap<AgentId, (Millis, u64)>,
 }
 
 impl Ingest {
     pub fn new(app: Arc<App>, link: Link, heard: Arc<Heard>) -> Self {
-        Self { app, link, heard, keys: Keys::default(), complaints: HashMap::new() }
+        Self { app, link, heard, memory: Memory::default(), complaints: HashMap::new() }
     }
 
     /// Goes on until the broker ends.
@@ -92,17 +94,16 @@ impl Ingest {
             .collect();
         self.heard.add(known.iter().map(|(_, up)| up.agent));
         let open = move || {
-            let open = |(known, up): (_, Up)| (up.agent, up.stream, wire::open(&up, &known, received_at));
+            let open = |(known, up): (_, Up)| {
+                (up.agent, up.stream, wire::open_or_set_aside(&up, &known, received_at, wire::open))
+            };
             known.into_iter().map(open).collect::<Vec<_>>()
         };
         // Signatures take 50 µs each: not on a thread that serves connections.
         let opened = match tokio::task::spawn_blocking(open).await {
             Ok(opened) => opened,
-            Err(error) => {
-                // A bug that a message brought to light; it must not take the others with it for ever.
-                tracing::error!(%error, "A group of messages could not be opened; it is dropped unacknowledged.");
-                return;
-            }
+            // Only at the end of the program; what was not acknowledged comes again.
+            Err(_) => return,
         };
 
         let (mut telemetry, mut events, mut words) = (Vec::new(), Vec::new(), Vec::new());
@@ -131,8 +132,8 @@ impl Ingest {
         tracing::error!(error = error.chain(), batches = batches.len(), "Telemetry could not be stored.");
         for batch in batches {
             let Err(error) = self.store_telemetry(std::slice::from_ref(batch)).await else { continue };
-            if error.is_constraint() {
-                quarantine(&self.app.stores.telemetry, batch, &error.chain()).await;
+            if error.is_of_content() {
+                self.quarantine(&self.app.stores.telemetry, batch, &error.chain()).await;
             } else {
                 tokio::time::sleep(PAUSE).await;
                 return;
@@ -147,16 +148,17 @@ impl Ingest {
             tokio::time::sleep(sabotage::LATE).await;
         }
         let stored = async {
-            let mut tx = self.app.stores.telemetry.begin().await?;
-            let stored = batches::store(&mut tx, &mut self.keys, batches).await?;
+            let agents = batches.iter().map(|batch| batch.key.agent);
+            let mut tx = self.app.stores.telemetry.begin_for(agents).await?;
+            let stored = batches::store(&mut tx, &mut self.memory, batches).await?;
             tx.commit().await?;
             Ok::<_, Error>(stored)
         };
-        let stored = match stored.await {
+        let stored = match guarded(stored).await {
             Ok(stored) => stored,
             Err(error) => {
-                // It may hold keys that were not stored.
-                self.keys.clear();
+                // It may hold what was not stored.
+                self.memory.clear();
                 return Err(error);
             }
         };
@@ -177,8 +179,8 @@ impl Ingest {
         tracing::error!(error = error.chain(), batches = batches.len(), "Events could not be stored.");
         for batch in batches {
             let Err(error) = self.store_events(std::slice::from_ref(batch)).await else { continue };
-            if error.is_constraint() {
-                quarantine(&self.app.stores.business, batch, &error.chain()).await;
+            if error.is_of_content() {
+                self.quarantine(&self.app.stores.business, batch, &error.chain()).await;
             } else {
                 tokio::time::sleep(PAUSE).await;
                 return;
@@ -189,9 +191,13 @@ impl Ingest {
     async fn store_events(&mut self, batches: &[EventBatch]) -> Result<()> {
         self.count_gaps(batches).await?;
         let directory = &self.app.agents.directory;
-        let mut tx = self.app.stores.business.begin().await?;
-        let stored = streams::store(&mut tx, batches, |agent| Some(directory.known(agent)?.site)).await?;
-        tx.commit().await?;
+        let stored = guarded(async {
+            let mut tx = self.app.stores.business.begin().await?;
+            let stored = streams::store(&mut tx, batches, |agent| Some(directory.known(agent)?.site)).await?;
+            tx.commit().await?;
+            Ok(stored)
+        });
+        let stored = stored.await?;
         self.count(stored.counts);
         tracing::debug!(?stored.counts, "Events stored.");
         self.acknowledge(stored.acks);
@@ -215,7 +221,8 @@ impl Ingest {
         if gaps.is_empty() {
             return Ok(());
         }
-        let mut tx = self.app.stores.telemetry.begin().await?;
+        let agents = gaps.iter().map(|(agent, ..)| *agent);
+        let mut tx = self.app.stores.telemetry.begin_for(agents).await?;
         gaps::record(&mut tx, &gaps, self.app.clock.now()).await?;
         tx.commit().await
     }
@@ -273,6 +280,25 @@ impl Ingest {
             Ok(true) => tracing::warn!(agent = %key.agent, ?why, "A message is parked."),
             Ok(false) => tracing::warn!(agent = %key.agent, ?why, "No room to park a message."),
             Err(error) => tracing::error!(error = error.chain(), "A message could not be parked."),
+        }
+    }
+
+    /// The last resort for a batch that can't be stored, whatever is tried.
+    async fn quarantine<B>(&self, db: &Db, batch: &Arrived<B>, reason: &str) {
+        let done = async {
+            let mut tx = db.begin_for([batch.key.agent]).await?;
+            let mut ledgers = Ledgers::default();
+            ledgers.quarantine(&mut tx, batch, reason).await?;
+            let done = ledgers.save(&mut tx).await?;
+            tx.commit().await?;
+            Ok::<_, Error>(done)
+        };
+        match done.await {
+            Ok((acks, counts)) => {
+                self.count(counts);
+                self.acknowledge(acks);
+            }
+            Err(error) => tracing::error!(error = error.chain(), "A batch could not be quarantined."),
         }
     }
 
@@ -373,16 +399,8 @@ fn db_of(app: &App, stream: Stream) -> &Db {
     if stream == Stream::Telemetry { &app.stores.telemetry } else { &app.stores.business }
 }
 
-/// The last resort for a batch that the database itself refuses. It is acknowledged when it comes again.
-async fn quarantine<B>(db: &Db, batch: &Arrived<B>, reason: &str) {
-    let done = async {
-        let mut tx = db.begin().await?;
-        let mut ledgers = Ledgers::default();
-        ledgers.quarantine(&mut tx, batch, reason).await?;
-        ledgers.save(&mut tx).await?;
-        tx.commit().await
-    };
-    if let Err(error) = done.await {
-        tracing::error!(error = error.chain(), "A batch could not be quarantined.");
-    }
+/// A panic on the way to the database becomes an error: it must not end the writer of all batches.
+async fn guarded<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|_| Err(Error::internal(Panicked)))
 }

@@ -5,7 +5,7 @@
 use super::streams::{self, Stored};
 use super::wire::{EventBatch, events};
 use crate::args;
-use crate::store::{Db, Stores, Value};
+use crate::store::{Db, Value, testing};
 use crate::telemetry::ledger::StreamKey;
 use crate::telemetry::once::Arrived;
 use hashinsight_protocol::clock::{ClockStateV1, MomentV1};
@@ -68,7 +68,7 @@ fn evidence(seq: u64, list: &[EventV1]) -> EventBatch {
 /// A site with two agents, and a plan in which the first has a share.
 async fn database() -> (tempfile::TempDir, Db) {
     let folder = tempfile::tempdir().unwrap();
-    let db = Stores::open(folder.path()).await.unwrap().business;
+    let db = testing::stores(folder.path()).await.business;
     let run = async |sql: &'static str, args: Vec<Value>| {
         db.execute(sql, args).await.unwrap();
     };

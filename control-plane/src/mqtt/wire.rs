@@ -17,6 +17,7 @@ use hashinsight_protocol::ids::Epoch;
 use hashinsight_protocol::presence::{GoodbyeV1, HelloV1, WillV1};
 use hashinsight_protocol::topics::{Stream, Topic};
 use hashinsight_protocol::units::Millis;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A batch of events that came, each event with what this version makes of it.
 pub type EventBatch = Arrived<Vec<Event>>;
@@ -100,6 +101,42 @@ pub fn open(up: &Up, known: &Known, received_at: Millis) -> Result<Message, Wire
     }
 }
 
+/// Opens a message by `open`. One that makes it panic is set aside as a batch with wrong content, once
+/// its envelope is verified.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_or_set_aside(
+    up: &Up,
+    known: &Known,
+    received_at: Millis,
+    open: impl Fn(&Up, &Known, Millis) -> Result<Message, WireError>,
+) -> Result<Message, WireError> {
+    let attempt = |work: &dyn Fn() -> Result<Message, WireError>| catch_unwind(AssertUnwindSafe(work));
+    attempt(&|| open(up, known, received_at))
+        .or_else(|_| attempt(&|| set_aside(up, known, received_at)))
+        .unwrap_or(Err(WireError::Malformed("an envelope")))
+}
+
+fn set_aside(up: &Up, known: &Known, received_at: Millis) -> Result<Message, WireError> {
+    let Up { agent, stream, ref payload } = *up;
+    let envelope = Envelope::open(Topic::Up(agent, stream), payload)?;
+    envelope.verify_up(&known.key)?;
+    let header = envelope.header;
+    let key = StreamKey { agent, epoch: header.epoch, stream };
+    let (seq, checksum, envelope) = (header.seq, header.checksum, payload.clone());
+    let why = Why::Wrong("reading it made the program fail".to_owned());
+    match stream {
+        Stream::Presence => Err(WireError::Malformed("a word of presence")),
+        Stream::Telemetry => {
+            Ok(Message::Telemetry(Arrived { key, seq, checksum, received_at, envelope, body: Err(why) }))
+        }
+        Stream::Events | Stream::Evidence | Stream::Audit => {
+            Ok(Message::Events(Arrived { key, seq, checksum, received_at, envelope, body: Err(why) }))
+        }
+    }
+}
+
 /// Reads the body of a verified batch of events.
 pub fn events(body: &[u8]) -> Result<Vec<Event>, Why> {
     let batch = EventsV1::decode(body).map_err(|error| match error {
@@ -161,6 +198,19 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         assert!(open(&Up { payload: bytes.into(), ..fine }, &known(), NOW).is_err(), "other content");
+    }
+
+    #[test]
+    fn what_makes_the_program_fail_is_set_aside_when_it_is_the_agents_own() {
+        let failing = |_: &Up, _: &Known, _: Millis| -> Result<Message, WireError> { panic!("a bug") };
+        let own = up(1, 1, Stream::Telemetry, &[1, 2]);
+        let Ok(Message::Telemetry(batch)) = open_or_set_aside(&own, &known(), NOW, failing) else {
+            panic!("signed")
+        };
+        assert!(matches!(batch.body, Err(Why::Wrong(_))) && batch.seq == 7);
+        assert!(open_or_set_aside(&up(2, 1, Stream::Telemetry, &[1]), &known(), NOW, failing).is_err());
+        assert!(open_or_set_aside(&up(1, 1, Stream::Presence, &[1]), &known(), NOW, failing).is_err());
+        assert!(open_or_set_aside(&own, &known(), NOW, open).is_ok());
     }
 
     #[test]

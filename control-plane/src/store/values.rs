@@ -2,8 +2,9 @@
 
 use hashinsight_protocol::ids::{AgentId, Epoch, MinerId, OrderId, PlanId, SiteId, UserId};
 use hashinsight_protocol::units::{Celsius, DurationMs, Hashrate, Millis, Watts};
-use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Column as _, Row as _, TypeInfo as _};
 
 /// An argument of a statement. An absent one has a type too: PostgreSQL asks for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,7 @@ pub enum Value {
 /// A row, whichever database it comes from.
 pub enum Columns<'r> {
     Sqlite(&'r SqliteRow),
+    Postgres(&'r PgRow),
 }
 
 /// Something that a row is read into. The [`row!`](crate::row) macro makes structs of them; tuples
@@ -55,18 +57,38 @@ macro_rules! row {
     };
 }
 
+/// A whole number of PostgreSQL: counts are of 8 bytes, literals of 4, comparisons are booleans.
+fn whole_of(row: &PgRow, at: usize) -> Result<Option<i64>, sqlx::Error> {
+    match row.try_column(at)?.type_info().name() {
+        "INT4" => Ok(row.try_get::<Option<i32>, _>(at)?.map(i64::from)),
+        "BOOL" => Ok(row.try_get::<Option<bool>, _>(at)?.map(i64::from)),
+        _ => row.try_get(at),
+    }
+}
+
+fn plain<T>(row: &PgRow, at: usize) -> Result<Option<T>, sqlx::Error>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(at)
+}
+
 macro_rules! base {
-    ($($type:ty => $variant:ident),*) => {$(
+    ($($type:ty => $variant:ident, $postgres:expr);*) => {$(
         impl Column for $type {
             fn read(row: &Columns<'_>, at: usize) -> Result<Self, sqlx::Error> {
-                let Columns::Sqlite(row) = row;
-                row.try_get(at)
+                match row {
+                    Columns::Sqlite(row) => row.try_get(at),
+                    Columns::Postgres(row) => $postgres(row, at)?.ok_or_else(|| not_stored_by_us(at)),
+                }
             }
         }
         impl Column for Option<$type> {
             fn read(row: &Columns<'_>, at: usize) -> Result<Self, sqlx::Error> {
-                let Columns::Sqlite(row) = row;
-                row.try_get(at)
+                match row {
+                    Columns::Sqlite(row) => row.try_get(at),
+                    Columns::Postgres(row) => $postgres(row, at),
+                }
             }
         }
         impl From<$type> for Value {
@@ -81,7 +103,7 @@ macro_rules! base {
         }
     )*};
 }
-base!(i64 => Int, f64 => Real, String => Text, Vec<u8> => Blob);
+base!(i64 => Int, whole_of; f64 => Real, plain; String => Text, plain; Vec<u8> => Blob, plain);
 
 /// A type of ours that is stored as one of the base types.
 macro_rules! stored_as {

@@ -14,6 +14,7 @@
 use super::keys::{KeyName, Keys};
 use super::latest::Latest;
 use super::ledger::StreamKey;
+use super::numbers::Numbers;
 use super::once::{Acks, Arrived, Counts, Ledgers, Tables, Verdict};
 use super::parked::{self, Why};
 use super::rollups::Rollups;
@@ -67,11 +68,27 @@ pub fn read(body: &[u8]) -> Result<TelemetryV1, Why> {
     })
 }
 
-/// Stores a group of batches. After an error the caller drops the transaction and clears `keys`.
+/// What the writer of batches has at hand; all of it stands in the database too.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub keys: Keys,
+    numbers: Numbers,
+}
+
+impl Memory {
+    /// Forgets all; after a transaction that may have put something here came to nothing.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.numbers.clear();
+    }
+}
+
+/// Stores a group of batches. After an error the caller drops the transaction and clears `memory`.
 ///
 /// # Errors
 /// The database fails.
-pub async fn store(tx: &mut Tx, keys: &mut Keys, batches: &[Batch]) -> Result<Stored> {
+pub async fn store(tx: &mut Tx, memory: &mut Memory, batches: &[Batch]) -> Result<Stored> {
+    let Memory { keys, numbers } = memory;
     let mut work =
         Work { keys, ledgers: Ledgers::default(), latest: Latest::default(), rollups: Rollups::default() };
     let mut agents = BTreeSet::new();
@@ -99,7 +116,7 @@ pub async fn store(tx: &mut Tx, keys: &mut Keys, batches: &[Batch]) -> Result<St
         }
     }
     work.latest.save(tx).await?;
-    work.rollups.save(tx).await?;
+    work.rollups.save(tx, numbers).await?;
     let (acks, counts) = work.ledgers.save(tx).await?;
     Ok(Stored { acks, counts, agents })
 }

@@ -5,7 +5,7 @@
 //! that fell silent keeps its last values, with their age.
 
 use crate::error::Result;
-use crate::store::{Tx, Value};
+use crate::store::{Bulk, Tx, Value};
 use hashinsight_protocol::ids::{AgentId, MinerId};
 use hashinsight_protocol::telemetry::{PollV1, SampleV1};
 use hashinsight_protocol::units::Millis;
@@ -13,12 +13,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-/// Rows of one statement: fixed sizes, so that each text is prepared once.
-static UPSERTS: [(usize, LazyLock<String>); 3] = [
-    (128, LazyLock::new(|| upsert(128))),
-    (16, LazyLock::new(|| upsert(16))),
-    (1, LazyLock::new(|| upsert(1))),
-];
+static UPSERT: LazyLock<Bulk> = LazyLock::new(upsert);
 
 /// What was said with the last answer, as against how the last poll ended.
 const ANSWER: [&str; 13] = [
@@ -78,26 +73,18 @@ impl Latest {
         let mut rows: Vec<_> = self.0.into_iter().collect();
         // In the order of the key, so that neighbours are written together.
         rows.sort_unstable_by_key(|(key, _)| *key);
-        let mut rows = rows.as_slice();
-        while !rows.is_empty() {
-            // The last size is 1, so one fits.
-            let Some((size, sql)) = UPSERTS.iter().find(|(size, _)| *size <= rows.len()) else { break };
-            let (now, rest) = rows.split_at(*size);
-            let args = now.iter().flat_map(|((agent, miner), newest)| newest.args(*agent, *miner)).collect();
-            tx.execute(sql.as_str(), args).await?;
-            rows = rest;
-        }
-        Ok(())
+        let rows = rows.iter().map(|((agent, miner), newest)| newest.args(*agent, *miner)).collect();
+        UPSERT.run(tx, rows).await
     }
 }
 
 impl Newest {
-    fn args(&self, agent: AgentId, miner: MinerId) -> [Value; 5 + ANSWER.len()] {
+    fn args(&self, agent: AgentId, miner: MinerId) -> Vec<Value> {
         let (answered_at, sample) = match &self.answer {
             Some((at, sample)) => (Some(*at), *sample),
             None => (None, SampleV1::empty(miner, Default::default(), self.poll)),
         };
-        [
+        vec![
             agent.into(),
             miner.into(),
             self.at.into(),
@@ -128,16 +115,8 @@ pub fn name<T: serde::Serialize>(value: T) -> String {
     }
 }
 
-fn upsert(rows: usize) -> String {
-    let mut sql = format!(
-        "insert into latest (agent_id, miner_id, at, received_at, poll, {}) values ",
-        ANSWER.join(", ")
-    );
-    // Placeholders without a number: SQLite seeks a numbered one in a list, which takes the square of
-    // their count.
-    let places = format!("({})", vec!["?"; 5 + ANSWER.len()].join(", "));
-    sql.push_str(&vec![places; rows].join(", "));
-    sql.push_str(" on conflict (agent_id, miner_id) do update set ");
+fn upsert() -> Bulk {
+    let mut sql = "on conflict (agent_id, miner_id) do update set ".to_owned();
     for column in ["received_at", "poll"] {
         // Writing to a string never fails.
         let _ = write!(
@@ -157,14 +136,16 @@ fn upsert(rows: usize) -> String {
         "at = case when excluded.at > latest.at then excluded.at else latest.at end \
          where excluded.at > latest.at or ({answer_is_newer})"
     );
-    sql
+    let columns: Vec<_> =
+        ["agent_id", "miner_id", "at", "received_at", "poll"].into_iter().chain(ANSWER).collect();
+    Bulk::new("latest", &columns, &sql)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::args;
-    use crate::store::Stores;
+    use crate::store::testing;
     use hashinsight_protocol::units::{DurationMs, Hashrate};
     use proptest::prelude::*;
 
@@ -182,7 +163,7 @@ mod tests {
 
     async fn check(groups: &[Vec<(u8, i64, Option<u32>)>]) {
         let folder = tempfile::tempdir().unwrap();
-        let db = Stores::open(folder.path()).await.unwrap().telemetry;
+        let db = testing::stores(folder.path()).await.telemetry;
         let agent = AgentId::from_random([1; 16]);
         let mut expect: HashMap<u8, Twin> = HashMap::new();
         for group in groups {

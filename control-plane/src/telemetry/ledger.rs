@@ -234,7 +234,7 @@ pub async fn up_to(db: &Db, key: StreamKey) -> Result<u64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::Stores;
+    use crate::store::testing;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -329,7 +329,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_saved_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        let db = Stores::open(folder.path()).await.unwrap().telemetry;
+        let db = testing::stores(folder.path()).await.telemetry;
         let key = StreamKey {
             agent: AgentId::from_random([1; 16]),
             epoch: Epoch::from_random([2; 16]),

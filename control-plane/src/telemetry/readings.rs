@@ -22,6 +22,8 @@ use tokio::sync::mpsc;
 
 /// Batches read at once.
 const PAGE: u32 = 32;
+/// Where one miner's readings are wanted, of which a batch has few.
+const PAGE_OF_ONE: u32 = 256;
 /// Pages of lines that wait for the reader.
 const AHEAD: usize = 2;
 /// A sample is taken this long after its batch's start at most.
@@ -142,23 +144,23 @@ impl Pages {
     /// The database fails.
     pub async fn next(&mut self, db: &Db, keys: &mut Keys) -> Result<Option<Vec<Reading>>> {
         let Some((at, epoch, seq)) = self.after.take() else { return Ok(None) };
+        let page = if self.range.miner.is_some() { PAGE_OF_ONE } else { PAGE };
         let rows: Vec<BatchRow> = db
             .fetch_all(
                 "select epoch, seq, checksum, at, received_at, absurd_time, envelope from batches
                  where agent_id = $1 and stream = 1 and (at, epoch, seq) > ($2, $3, $4) and at < $5
                  order by at, epoch, seq limit $6",
-                args![self.agent, at, epoch, seq, self.range.to, PAGE],
+                args![self.agent, at, epoch, seq, self.range.to, page],
             )
             .await?;
-        if rows.len() == PAGE as usize {
+        if rows.len() == page as usize {
             self.after = rows.last().map(|row| (row.at, row.epoch.to_string(), row.seq));
         }
         let mut readings = Vec::new();
         for row in rows {
-            let (batch, samples) = samples(db, keys, self.agent, &row).await?;
+            let (batch, samples) = samples(db, keys, self.agent, &row, self.range.miner).await?;
             let started = row.at;
-            let wanted = |sample: &SampleV1| self.range.miner.is_none_or(|miner| miner == sample.miner);
-            readings.extend(samples.iter().filter(|s| wanted(s)).filter_map(|sample| {
+            readings.extend(samples.iter().filter_map(|sample| {
                 let at = started.plus(sample.after);
                 let within = at >= self.range.from && at < self.range.to;
                 within.then(|| reading(self.agent, at, &row, &batch, sample))
@@ -168,28 +170,39 @@ impl Pages {
     }
 }
 
+/// A batch and its samples, or `miner`'s alone.
 async fn samples(
     db: &Db,
     keys: &mut Keys,
     agent: AgentId,
     row: &BatchRow,
+    miner: Option<MinerId>,
 ) -> Result<(TelemetryV1, Vec<SampleV1>)> {
     let broken = |e| Error::internal(format!("stored batch {} of {agent}: {e}", row.seq));
     let envelope = Envelope::open(Topic::Up(agent, Stream::Telemetry), &row.envelope).map_err(broken)?;
     let batch = TelemetryV1::decode(envelope.body).map_err(broken)?;
+    let is_key = matches!(batch.roster, RosterV1::Own(_));
     let key = match batch.roster {
-        RosterV1::Own(_) => None,
+        RosterV1::Own(_) => {
+            let key = batch.as_key(row.seq, row.checksum).map_err(broken)?.map(Arc::new);
+            if let Some(key) = &key {
+                let name = KeyName { agent, epoch: row.epoch, seq: row.seq, checksum: row.checksum };
+                keys.put(name, Arc::clone(key));
+            }
+            key
+        }
         RosterV1::Key { seq, checksum } => {
             keys.find(db, KeyName { agent, epoch: row.epoch, seq, checksum }).await?
         }
     };
-    let samples = batch.samples(key.as_deref()).map_err(broken)?;
-    if matches!(batch.roster, RosterV1::Own(_))
-        && let Ok(Some(key)) = batch.as_key(row.seq, row.checksum)
-    {
-        let name = KeyName { agent, epoch: row.epoch, seq: row.seq, checksum: row.checksum };
-        keys.put(name, Arc::new(key));
-    }
+    let samples = match (miner, key.as_deref()) {
+        (Some(miner), Some(key)) => match key.position(miner) {
+            Some(at) if is_key => key.sample_at(at).map_err(broken)?.into_iter().collect(),
+            Some(at) => batch.sample_at(key, at).map_err(broken)?.into_iter().collect(),
+            None => Vec::new(),
+        },
+        (_, key) => batch.samples(if is_key { None } else { key }).map_err(broken)?,
+    };
     Ok((batch, samples))
 }
 

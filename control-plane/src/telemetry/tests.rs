@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::batches::{self, Batch, Stored, is_absurd};
+use super::batches::{self, Batch, Memory, Stored, is_absurd};
 use super::gaps;
 use super::keys::Keys;
 use super::ledger::StreamKey;
 use super::once::Arrived;
 use super::readings::{Pages, Range};
 use crate::args;
-use crate::store::{Db, Stores};
+use crate::store::{Db, testing};
 use hashinsight_protocol::clock::{ClockStateV1, MomentV1};
 use hashinsight_protocol::envelope::{Body as _, Envelope, seal_up};
 use hashinsight_protocol::events::{GapCauseV1, GapV1};
@@ -80,17 +80,17 @@ fn outbox(count: u64, group: u64) -> Vec<Batch> {
 
 async fn database() -> (tempfile::TempDir, Db) {
     let folder = tempfile::tempdir().unwrap();
-    let db = Stores::open(folder.path()).await.unwrap().telemetry;
+    let db = testing::stores(folder.path()).await.telemetry;
     (folder, db)
 }
 
-async fn store(db: &Db, keys: &mut Keys, batches: &[Batch], commit: bool) -> Stored {
+async fn store(db: &Db, memory: &mut Memory, batches: &[Batch], commit: bool) -> Stored {
     let mut tx = db.begin().await.unwrap();
-    let stored = batches::store(&mut tx, keys, batches).await.unwrap();
+    let stored = batches::store(&mut tx, memory, batches).await.unwrap();
     if commit {
         tx.commit().await.unwrap();
     } else {
-        keys.clear();
+        memory.clear();
     }
     stored
 }
@@ -122,7 +122,14 @@ async fn check_samples(db: &Db, seqs: &BTreeSet<u64>) {
         })
         .collect();
     assert_eq!(seen, expect);
-    let samples = number(db, "select coalesce(sum(samples), 0) from site_rollups").await;
+    let one = MinerId::from_random([1; 16]);
+    let mut pages = Pages::new(agent(), Range { miner: Some(one), ..range });
+    let mut seen_of_one = Vec::new();
+    while let Some(page) = pages.next(db, &mut keys).await.unwrap() {
+        seen_of_one.extend(page.into_iter().map(|r| (r.at, r.miner, r.hashrate_hs.map(|h| h.get() as u64))));
+    }
+    assert!(seen_of_one.iter().eq(expect.iter().filter(|(_, miner, _)| *miner == one)));
+    let samples = number(db, "select cast(coalesce(sum(samples), 0) as bigint) from site_rollups").await;
     assert_eq!(samples as usize, expect.len());
 }
 
@@ -141,10 +148,10 @@ fn delivery() -> impl Strategy<Value = Delivery> {
 async fn deliver(deliveries: Vec<Delivery>) {
     let (_folder, db) = database().await;
     let outbox = outbox(17, 4);
-    let (mut keys, mut done) = (Keys::default(), BTreeSet::new());
+    let (mut memory, mut done) = (Memory::default(), BTreeSet::new());
     for delivery in deliveries {
         let group: Vec<_> = delivery.batches.iter().map(|i| i.get(&outbox).clone()).collect();
-        let stored = store(&db, &mut keys, &group, delivery.commit).await;
+        let stored = store(&db, &mut memory, &group, delivery.commit).await;
         if delivery.commit {
             done.extend(acked(&stored));
         }
@@ -153,7 +160,7 @@ async fn deliver(deliveries: Vec<Delivery>) {
     // The agent sends what is not acknowledged until it is.
     let left: Vec<_> = outbox.iter().filter(|b| !done.contains(&b.seq)).rev().cloned().collect();
     for batch in &left {
-        done.extend(acked(&store(&db, &mut keys, std::slice::from_ref(batch), true).await));
+        done.extend(acked(&store(&db, &mut memory, std::slice::from_ref(batch), true).await));
     }
     assert_eq!(done, (1..=17).collect());
     check_samples(&db, &done).await;
@@ -175,11 +182,12 @@ proptest! {
 #[tokio::test]
 async fn a_follower_waits_for_its_key_unacknowledged() {
     let (_folder, db) = database().await;
-    let (outbox, mut keys) = (outbox(3, 3), Keys::default());
-    let early = store(&db, &mut keys, &[outbox[2].clone(), outbox[1].clone(), outbox[2].clone()], true).await;
+    let (outbox, mut memory) = (outbox(3, 3), Memory::default());
+    let early =
+        store(&db, &mut memory, &[outbox[2].clone(), outbox[1].clone(), outbox[2].clone()], true).await;
     assert!(early.acks.is_empty());
     assert_eq!(number(&db, "select count(*) from parked").await, 2);
-    let whole = store(&db, &mut keys, &outbox[..1], true).await;
+    let whole = store(&db, &mut memory, &outbox[..1], true).await;
     assert_eq!((acked(&whole), whole.counts.stored), ((1..=3).collect(), 3));
     check_samples(&db, &(1..=3).collect()).await;
 }
@@ -187,12 +195,12 @@ async fn a_follower_waits_for_its_key_unacknowledged() {
 #[tokio::test]
 async fn other_content_under_a_number_is_quarantined_and_blocks_nothing() {
     let (_folder, db) = database().await;
-    let (outbox, mut keys) = (outbox(2, 2), Keys::default());
-    store(&db, &mut keys, &outbox, true).await;
+    let (outbox, mut memory) = (outbox(2, 2), Memory::default());
+    store(&db, &mut memory, &outbox, true).await;
     let other = arrived(1, &batch(9, None).encode().unwrap(), NOW);
     let garbage = arrived(3, &[1, 2, 3], NOW);
     for _ in 0..2 {
-        let stored = store(&db, &mut keys, &[other.clone(), garbage.clone()], true).await;
+        let stored = store(&db, &mut memory, &[other.clone(), garbage.clone()], true).await;
         assert_eq!(acked(&stored), (1..=3).collect(), "so that they are not sent for ever");
     }
     assert_eq!(number(&db, "select count(*) from parked where quarantined = 1").await, 2);
@@ -202,14 +210,14 @@ async fn other_content_under_a_number_is_quarantined_and_blocks_nothing() {
 #[tokio::test]
 async fn a_kind_that_is_not_known_yet_is_kept_and_applied_once_it_is() {
     let (_folder, db) = database().await;
-    let (outbox, mut keys) = (outbox(1, 1), Keys::default());
+    let (outbox, mut memory) = (outbox(1, 1), Memory::default());
     let mut unknown = outbox[0].clone();
     unknown.body = Err(super::parked::Why::NotKnown("tag 9".to_owned()));
-    let stored = store(&db, &mut keys, &[unknown.clone(), unknown.clone()], true).await;
+    let stored = store(&db, &mut memory, &[unknown.clone(), unknown.clone()], true).await;
     assert_eq!((acked(&stored), stored.counts.parked), (BTreeSet::from([1]), 1));
     check_samples(&db, &BTreeSet::new()).await;
     // The same bytes, read by a version that knows them.
-    store(&db, &mut keys, &outbox, true).await;
+    store(&db, &mut memory, &outbox, true).await;
     check_samples(&db, &BTreeSet::from([1])).await;
     assert_eq!(number(&db, "select count(*) from parked").await, 0);
 }
@@ -217,7 +225,7 @@ async fn a_kind_that_is_not_known_yet_is_kept_and_applied_once_it_is() {
 #[tokio::test]
 async fn what_was_given_up_is_counted_and_welcome_when_it_comes_after_all() {
     let (_folder, db) = database().await;
-    let (outbox, mut keys) = (outbox(6, 3), Keys::default());
+    let (outbox, mut memory) = (outbox(6, 3), Memory::default());
     let gap = GapV1 {
         epoch: stream().epoch,
         cause: GapCauseV1::Quota,
@@ -231,29 +239,29 @@ async fn what_was_given_up_is_counted_and_welcome_when_it_comes_after_all() {
         gaps::record(&mut tx, &[(agent(), gap.clone(), NOW)], NOW).await.unwrap();
         tx.commit().await.unwrap();
     }
-    assert_eq!(number(&db, "select sum(polls) from gaps").await, 9);
-    let stored = store(&db, &mut keys, &outbox[3..], true).await;
+    assert_eq!(number(&db, "select cast(sum(polls) as bigint) from gaps").await, 9);
+    let stored = store(&db, &mut memory, &outbox[3..], true).await;
     assert_eq!(acked(&stored), (1..=6).collect());
     // A follower whose key was given up can't be read: kept, and acknowledged.
-    let lost = store(&db, &mut keys, &outbox[1..2], true).await;
+    let lost = store(&db, &mut memory, &outbox[1..2], true).await;
     assert_eq!(lost.counts.parked, 1);
     check_samples(&db, &(4..=6).collect()).await;
     // Then the group comes after all.
-    store(&db, &mut keys, &outbox[..3], true).await;
+    store(&db, &mut memory, &outbox[..3], true).await;
     check_samples(&db, &(1..=6).collect()).await;
 }
 
 #[tokio::test]
 async fn what_an_agent_no_longer_keeps_is_given_up() {
     let (_folder, db) = database().await;
-    let (outbox, mut keys) = (outbox(9, 3), Keys::default());
-    store(&db, &mut keys, &outbox[3..4], true).await;
+    let (outbox, mut memory) = (outbox(9, 3), Memory::default());
+    store(&db, &mut memory, &outbox[3..4], true).await;
     let mut tx = db.begin().await.unwrap();
     assert!(gaps::give_up_below(&mut tx, agent(), stream().epoch, 7, NOW).await.unwrap());
     assert!(!gaps::give_up_below(&mut tx, agent(), stream().epoch, 7, NOW).await.unwrap());
     tx.commit().await.unwrap();
     assert_eq!(number(&db, "select count(*) from gaps where cause = 'not_kept'").await, 2);
-    let stored = store(&db, &mut keys, &outbox[6..], true).await;
+    let stored = store(&db, &mut memory, &outbox[6..], true).await;
     assert_eq!(acked(&stored), (1..=9).collect());
 }
 
@@ -263,9 +271,31 @@ async fn an_absurd_time_is_kept_and_not_believed() {
     assert!(!is_absurd(NOW.plus(DurationMs::from_minutes(4)), NOW));
     let (_folder, db) = database().await;
     let future = arrived(1, &batch(60, None).encode().unwrap(), NOW);
-    let stored = store(&db, &mut Keys::default(), &[future], true).await;
+    let stored = store(&db, &mut Memory::default(), &[future], true).await;
     assert_eq!(acked(&stored), BTreeSet::from([1]));
     assert_eq!(number(&db, "select count(*) from latest").await, 0);
     assert_eq!(number(&db, "select count(*) from site_rollups").await, 0);
+    assert_eq!(number(&db, "select count(*) from rollups").await, 0);
     assert_eq!(number(&db, "select absurd_time from batches").await, 1);
+    // It is there for who asks for raw readings, and says that its time is not to be believed.
+    let range = Range { from: Millis(0), to: Millis(i64::MAX), miner: None };
+    let page = Pages::new(agent(), range).next(&db, &mut Keys::default()).await.unwrap().unwrap();
+    assert!(page.len() == usize::from(MINERS) && page.iter().all(|reading| reading.absurd_time));
+}
+
+#[tokio::test]
+async fn a_replay_of_everything_changes_nothing() {
+    let (_folder, db) = database().await;
+    let (outbox, mut memory) = (outbox(9, 3), Memory::default());
+    store(&db, &mut memory, &outbox, true).await;
+    let rolled = "select cast(sum(miners * 1000000 + length) as bigint) from rollups";
+    let before = number(&db, rolled).await;
+    for _ in 0..2 {
+        let again: Vec<_> = outbox.iter().rev().cloned().collect();
+        let stored = store(&db, &mut Memory::default(), &again, true).await;
+        assert_eq!((stored.counts.stored, stored.counts.duplicates), (0, 9));
+        assert_eq!(acked(&stored), (1..=9).collect(), "so that the agent forgets it");
+    }
+    assert_eq!(number(&db, rolled).await, before);
+    check_samples(&db, &(1..=9).collect()).await;
 }

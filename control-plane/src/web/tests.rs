@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config::{Addresses, Settings};
 use crate::fleet::sites::{self, Site};
 use crate::identity::{Permission, Role, api_keys, guard, users};
-use crate::store::Stores;
+use crate::store::testing;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
@@ -57,7 +57,7 @@ async fn console() -> Console {
     let data = Some(folder.path().to_owned());
     let config = Settings { data, ..Settings::default() }.finish(None).unwrap();
     let addresses = Addresses { http: config.http, mqtt: config.mqtt, enrol: config.enrol };
-    let stores = Stores::open(folder.path()).await.unwrap();
+    let stores = testing::stores(folder.path()).await;
     let app = App::open(config, addresses, Clock::standing_at(NOW), stores).await.unwrap();
     let site =
         sites::add(&app.stores.business, "North", "America/Chicago", Some(2000), "test", NOW).await.unwrap();

@@ -83,6 +83,17 @@ pub struct Plane {
     stop: DropGuard,
 }
 
+/// SQLite in the folder, or the PostgreSQL database that stands for it.
+pub async fn stores(folder: &std::path::Path) -> Stores {
+    match hashinsight_test_postgres::url_for(folder) {
+        Some(url) => {
+            let url = url.parse().unwrap();
+            Stores::open_postgres(&url, &url).await.unwrap()
+        }
+        None => Stores::open(folder).await.unwrap(),
+    }
+}
+
 impl Plane {
     pub async fn start() -> Self {
         Self::start_on(On::Embedded).await
@@ -112,9 +123,11 @@ impl Plane {
             enrol: any,
             public_host: "localhost".to_owned(),
             https: false,
+            store: None,
+            keep: Default::default(),
             ready_file: None,
         };
-        let stores = Stores::open(folder.path()).await.unwrap();
+        let stores = stores(folder.path()).await;
         let app = App::open(config, addresses, clock, stores).await.unwrap();
         if let Some(broker) = broker.as_mut().filter(|b| !b.runs()) {
             let (stores, now) = (&app.stores, app.clock.now());
