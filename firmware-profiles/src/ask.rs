@@ -1,7 +1,7 @@
 //! A request as a profile orders it: what is sent, over which transport.
 
 use crate::request::{Request, Transport};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A request as a profile orders it.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,12 +11,26 @@ pub struct Ask {
     pub send: Send,
 }
 
+/// One CGMiner API request in JSON. An empty parameter is left out: some firmwares refuse it.
+pub(crate) fn command_json(command: &str, parameter: Option<&str>, extra: &[(String, Value)]) -> String {
+    let mut body = json!({"command": command});
+    if let Some(parameter) = parameter.filter(|p| !p.is_empty()) {
+        body["parameter"] = parameter.into();
+    }
+    for (key, value) in extra {
+        body[key.as_str()] = value.clone();
+    }
+    body.to_string()
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Send {
     /// One CGMiner API command; `extra` are more members of the JSON request.
     Command {
         command: String,
         extra: Vec<(String, Value)>,
+        /// The whole request, made once.
+        bytes: Vec<u8>,
     },
     Get {
         path: String,
@@ -92,18 +106,47 @@ impl Ask {
         {
             return Err(format!("\"{command}\" is no command"));
         }
-        Ok(Self {
-            request: Request::cgminer(command),
-            send: Send::Command { command: command.to_owned(), extra },
-        })
+        Ok(Self::with_extra(command, extra))
+    }
+
+    fn with_extra(command: &str, extra: Vec<(String, Value)>) -> Self {
+        let bytes = command_json(command, None, &extra).into_bytes();
+        let send = Send::Command { command: command.to_owned(), extra, bytes };
+        Self { request: Request::cgminer(command), send }
     }
 
     /// A plain CGMiner API command.
     pub fn command(command: &str) -> Self {
-        Self {
-            request: Request::cgminer(command),
-            send: Send::Command { command: command.to_owned(), extra: Vec::new() },
+        Self::with_extra(command, Vec::new())
+    }
+
+    /// Whether it can be one of several commands in one request. Whatsminer's own can't.
+    pub fn joins(&self) -> bool {
+        match &self.send {
+            Send::Command { command, extra, .. } => {
+                extra.is_empty() && !command.starts_with("get_") && command != "status"
+            }
+            _ => false,
         }
+    }
+
+    /// Plain commands become one joined request; the others stay as they are.
+    pub fn join<'a>(asks: impl Iterator<Item = &'a Self> + Clone) -> Vec<Self> {
+        let names: Vec<&str> =
+            asks.clone().filter(|ask| ask.joins()).map(|ask| ask.request.name.as_str()).collect();
+        if names.len() < 2 {
+            return asks.cloned().collect();
+        }
+        let mut plan = vec![Self::command(&names.join("+"))];
+        plan.extend(asks.filter(|ask| !ask.joins()).cloned());
+        plan
+    }
+
+    /// All that a reading may need in as few requests as can be: a command that is only asked for where the
+    /// others have no hashrate joins them, as it costs no exchange of its own then.
+    pub fn join_all(requests: &[Self], otherwise: &[Self]) -> Vec<Self> {
+        let joins = requests.iter().any(Self::joins);
+        Self::join(requests.iter().chain(otherwise.iter().filter(|ask| joins && ask.joins())))
     }
 }
 
@@ -111,6 +154,25 @@ impl Ask {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn plain_commands_are_joined() {
+        let asks =
+            |lines: &[&str]| -> Vec<Ask> { lines.iter().map(|line| Ask::parse(line).unwrap()).collect() };
+        let names = |asks: &[Ask]| asks.iter().map(|ask| ask.request.name.clone()).collect::<Vec<_>>();
+        let all = asks(&["summary", "get_psu", "pools", "stats new_api=true", "GET /a"]);
+        assert_eq!(names(&Ask::join(all.iter())), ["summary+pools", "get_psu", "stats", "a"]);
+        assert_eq!(Ask::join(all.iter().take(2)), all[..2]);
+        let otherwise = asks(&["summary", "GET /b"]);
+        assert_eq!(names(&Ask::join_all(&asks(&["stats", "pools"]), &otherwise)), ["stats+pools+summary"]);
+        assert_eq!(names(&Ask::join_all(&asks(&["GET /a"]), &otherwise)), ["a"]);
+    }
+
+    #[test]
+    fn an_empty_parameter_is_left_out() {
+        assert_eq!(command_json("a", Some(""), &[]), r#"{"command":"a"}"#);
+        assert_eq!(command_json("a", Some("b"), &[]), r#"{"command":"a","parameter":"b"}"#);
+    }
 
     #[test]
     fn posts_and_queries() {

@@ -1,18 +1,19 @@
 //! From replies to a [`Reading`], without a network: captures replay here.
 
 use crate::Identified;
-use crate::extract::{Entry, Finds, Found};
+use crate::extract::Finds;
 use crate::faults;
 use crate::models::Models;
 use crate::profile::Profile;
 use crate::profiles::Profiles;
-use crate::reading::{Board, DeviceFault, Pool, Reading};
+use crate::reading::{Board, Reading};
 use crate::recognise::Parsed;
 use crate::request::Request;
-use crate::rules::{List, Target, Word};
+use crate::rules::{Target, Word};
 use hashinsight_protocol::device::{ModeV1, PowerSourceV1};
-use hashinsight_protocol::units::{Celsius, DurationMs, Hashrate, Watts};
-use std::collections::BTreeMap;
+use hashinsight_protocol::units::{DurationMs, Hashrate, Watts};
+
+mod lists;
 
 /// What the replies of one device say.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub struct Decoded {
 /// firmware's.
 pub fn decode(profiles: &Profiles, replies: &[(Request, &[u8])]) -> Option<Decoded> {
     let profile = recognise(profiles, replies)?;
-    let (identity, reading) = read_as(profiles.models(), profile, replies);
+    let (identity, reading) = read_as(profiles.models(), profile, each(replies));
     let mut identified = identity.into_identified(profile, profiles.models());
     identified.capabilities = profile.capabilities_of(&Parsed::new(replies));
     Some(Decoded { identified, reading })
@@ -70,14 +71,18 @@ impl Identity {
 /// network. `None` for a firmware without a profile.
 pub fn read_known(profiles: &Profiles, firmware: &str, replies: &[(Request, &[u8])]) -> Option<Reading> {
     let profile = profiles.get(firmware)?;
-    Some(read_as(profiles.models(), profile, replies).1)
+    Some(read_as(profiles.models(), profile, each(replies)).1)
+}
+
+fn each<'a>(replies: &'a [(Request, &'a [u8])]) -> impl Iterator<Item = (&'a Request, &'a [u8])> {
+    replies.iter().map(|(request, bytes)| (request, *bytes))
 }
 
 /// Reads replies of a device whose firmware is known.
-pub(crate) fn read_as(
+pub(crate) fn read_as<'a>(
     models: &Models,
     profile: &Profile,
-    replies: &[(Request, &[u8])],
+    replies: impl IntoIterator<Item = (&'a Request, &'a [u8])>,
 ) -> (Identity, Reading) {
     let mut finds = Finds::default();
     let mut warnings = Vec::new();
@@ -146,12 +151,11 @@ fn assemble(
     warnings: Vec<String>,
 ) -> (Identity, Reading) {
     let mut reading = Reading { firmware: profile.firmware.clone(), warnings, ..Reading::default() };
-    let text = |target| finds.text(target).map(str::to_owned);
     let identity = Identity {
-        model: text(Target::Model).map(|model| without_build(first_line(&model)).to_owned()),
-        version: text(Target::Version),
-        serial: text(Target::Serial),
-        mac: text(Target::Mac).filter(|mac| mac.contains([':', '-']) || mac.len() == 12),
+        model: finds.text(Target::Model).map(|model| without_build(first_line(model)).to_owned()),
+        version: finds.take_text(Target::Version),
+        serial: finds.take_text(Target::Serial),
+        mac: finds.take_text(Target::Mac).filter(|mac| mac.contains([':', '-']) || mac.len() == 12),
     };
     // Some models name themselves in their software's version alone.
     let names = [&identity.model, &identity.version];
@@ -166,7 +170,7 @@ fn assemble(
     reading.accepted = finds.amount(Target::Accepted).and_then(count);
     reading.rejected = finds.amount(Target::Rejected).and_then(count);
     reading.vendor_mode = finds.amount(Target::VendorMode).map(|n| n as i64);
-    reading.profile = finds.text(Target::Profile).map(str::to_owned);
+    reading.profile = finds.take_text(Target::Profile);
     reading.mode = match finds.word(Target::Mode) {
         Some(Word::Mode(mode)) => Some(mode),
         _ => None,
@@ -179,9 +183,9 @@ fn assemble(
     if finds.model_unit.is_some_and(|unit| unit.hashrate.is_nan()) && reading.hashrate.is_none() {
         reading.warnings.push("it is not known in which unit this model counts its hashrate".to_owned());
     }
-    fill_lists(profile, &finds, &mut reading);
+    lists::fill(profile, &mut finds, &mut reading);
     if profile.shares_of_pool_in_use {
-        share_out(&mut reading);
+        lists::share_out(&mut reading);
     }
     faults::explain(&profile.firmware, &mut reading.errors);
     if reading.hashrate.is_none() {
@@ -264,231 +268,4 @@ fn is_mining(profile: &Profile, word: Option<Word>, reading: &Reading) -> Option
         return Some(true);
     }
     said.or(rate.map(|rate| rate > 0.0))
-}
-
-/// A number that no sensor means: unplugged ones report these.
-fn is_sensor_value(degrees: f64) -> bool {
-    degrees != 0.0 && degrees != 255.0 && degrees != 127.0 && (-40.0..=200.0).contains(&degrees)
-}
-
-/// Whether an entry says anything at all.
-fn is_useful(finds: &Finds, target: Target, entry: &Entry) -> bool {
-    match (target, entry) {
-        (Target::Temp | Target::BoardTemp, Entry::Amount(amount)) => {
-            is_sensor_value(finds.scaled(*amount, target))
-        }
-        (Target::Fan, Entry::Amount(amount)) => amount.value > 0.0,
-        (Target::BoardRate, Entry::Amount(_)) => true,
-        (Target::PoolUrl | Target::PoolHost, Entry::Text(text)) => !text.is_empty(),
-        (Target::Error, Entry::Text(text)) => !matches!(text.as_str(), "" | "0"),
-        _ => false,
-    }
-}
-
-/// What an `else` block stands in for: temperatures are one kind, wherever they are measured.
-fn kind(target: Target) -> Option<List> {
-    if target == Target::BoardTemp { Some(List::Temps) } else { target.list() }
-}
-
-fn fill_lists(profile: &Profile, finds: &Finds, reading: &mut Reading) {
-    let otherwise = |block: u16| profile.otherwise.contains(&block);
-    let adds = |block: u16| profile.adding.contains(&block);
-    let useful: Vec<&Found> =
-        finds.entries.iter().filter(|found| is_useful(finds, found.target, &found.entry)).collect();
-    let covered: Vec<List> = useful
-        .iter()
-        .filter(|found| !otherwise(found.block))
-        .filter_map(|found| kind(found.target))
-        .collect();
-    for list in List::ALL {
-        let first = useful
-            .iter()
-            .filter(|found| {
-                found.target.list() == Some(list) && !adds(found.block) && !otherwise(found.block)
-            })
-            .map(|found| found.block)
-            .min();
-        // Two replies may say the same (`stats` and `estats`); a block speaks once.
-        let reply_of = |block: u16| {
-            let of = |f: &&Found| f.target.list() == Some(list) && f.block == block;
-            let first = useful.iter().copied().find(of).or_else(|| finds.entries.iter().find(of));
-            first.map(|found| found.reply)
-        };
-        let mut spoken: Vec<(u16, Option<u16>)> = Vec::new();
-        let chosen: Chosen<'_> = finds
-            .entries
-            .iter()
-            .filter(|found| {
-                found.target.list() == Some(list)
-                    && (Some(found.block) == first || adds(found.block) || otherwise(found.block))
-                    && !(otherwise(found.block) && kind(found.target).is_some_and(|k| covered.contains(&k)))
-            })
-            .filter(|found| {
-                let reply = match spoken.iter().find(|(block, _)| *block == found.block) {
-                    Some((_, reply)) => *reply,
-                    None => {
-                        let reply = reply_of(found.block);
-                        spoken.push((found.block, reply));
-                        reply
-                    }
-                };
-                reply == Some(found.reply)
-            })
-            .collect();
-        match list {
-            List::Temps => fill_temps(finds, &chosen, reading),
-            List::Fans => fill_fans(finds, &chosen, reading),
-            List::Boards => fill_boards(finds, &chosen, reading),
-            List::Pools => fill_pools(finds, &chosen, reading),
-            List::Errors => fill_errors(&chosen, reading),
-        }
-    }
-    let board_temps: Vec<Celsius> =
-        reading.boards.iter().flat_map(|board| board.temps.iter().copied()).collect();
-    reading.temps.splice(0..0, board_temps);
-}
-
-type Chosen<'a> = Vec<&'a Found>;
-
-fn fill_temps(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
-    for found in chosen {
-        if let Entry::Amount(amount) = &found.entry
-            && is_sensor_value(finds.scaled(*amount, found.target))
-        {
-            reading.temps.extend(Celsius::new(finds.scaled(*amount, found.target)));
-        }
-    }
-}
-
-fn fill_fans(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
-    for found in chosen {
-        if let Entry::Amount(amount) = &found.entry {
-            let rpm = finds.scaled(*amount, found.target);
-            if rpm > 0.0 && rpm < 100_000.0 {
-                reading.fans_rpm.push(rpm.round() as u32);
-            }
-        }
-    }
-    // A fan that the device counts but that does not turn is a fan at 0 rpm. Where none turns, the
-    // device is asleep or has water instead, and nothing is known.
-    let fans = finds.amount(Target::FanCount).unwrap_or(0.0);
-    if !reading.fans_rpm.is_empty() && fans <= 16.0 {
-        while (reading.fans_rpm.len() as f64) < fans {
-            reading.fans_rpm.push(0);
-        }
-    }
-}
-
-fn fill_boards(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
-    let mut boards: BTreeMap<u32, Board> = BTreeMap::new();
-    // Of several rates of one board the line that stands first in the profile counts.
-    let mut ranks: BTreeMap<u32, u16> = BTreeMap::new();
-    for Found { target, place, entry, rank, .. } in chosen {
-        let Entry::Amount(amount) = entry else { continue };
-        let index = place.unwrap_or(0);
-        let board = boards.entry(index).or_insert_with(|| Board { index, ..Board::default() });
-        if *target == Target::BoardRate {
-            if ranks.get(&index).is_none_or(|best| rank < best)
-                && let Some(rate) = Hashrate::new(finds.scaled(*amount, *target))
-            {
-                board.hashrate = Some(rate);
-                ranks.insert(index, *rank);
-            }
-        } else if is_sensor_value(finds.scaled(*amount, *target)) {
-            board.temps.extend(Celsius::new(finds.scaled(*amount, *target)));
-        }
-    }
-    // A slot without a board reports no sensor and no rate, or a rate of zero.
-    reading.boards = boards
-        .into_values()
-        .filter(|board| !board.temps.is_empty() || board.hashrate.is_some_and(|rate| rate.get() > 0.0))
-        .collect();
-}
-
-fn fill_pools(finds: &Finds, chosen: &[&Found], reading: &mut Reading) {
-    let mut pools: BTreeMap<u32, (Pool, Option<u64>)> = BTreeMap::new();
-    let in_use = finds.amount(Target::PoolInUse).map_or(0, |n| n as u32);
-    for Found { target, place, entry, .. } in chosen {
-        let (pool, port) = pools.entry(place.unwrap_or(in_use)).or_default();
-        match (target, entry) {
-            (Target::PoolUrl | Target::PoolHost, Entry::Text(text)) if pool.url.is_empty() => {
-                pool.url.clone_from(text)
-            }
-            (Target::PoolWorker, Entry::Text(text)) if pool.worker.is_none() => {
-                pool.worker = Some(text.clone())
-            }
-            (Target::PoolAlive, Entry::Word(word)) if pool.alive.is_none() => {
-                pool.alive = Some(*word == Word::Yes)
-            }
-            (_, Entry::Amount(amount)) => {
-                let number = count(finds.scaled(*amount, *target));
-                let slot = match target {
-                    Target::PoolPort => &mut *port,
-                    Target::PoolAccepted => &mut pool.accepted,
-                    Target::PoolRejected => &mut pool.rejected,
-                    _ => &mut pool.stale,
-                };
-                if slot.is_none() {
-                    *slot = number;
-                }
-            }
-            _ => {}
-        }
-    }
-    reading.pools = pools
-        .into_values()
-        .map(|(mut pool, port)| {
-            if let Some(port) = port
-                && !pool.url.is_empty()
-                && !pool.url.rsplit("://").next().unwrap_or("").contains(':')
-            {
-                pool.url = format!("{}:{port}", pool.url);
-            }
-            pool
-        })
-        .filter(|pool| !pool.url.is_empty())
-        .collect();
-    let sum = |pick: fn(&Pool) -> Option<u64>| {
-        let known: Vec<u64> = reading.pools.iter().filter_map(pick).collect();
-        (!known.is_empty()).then(|| known.iter().fold(0, |a: u64, b| a.saturating_add(*b)))
-    };
-    reading.accepted = reading.accepted.or_else(|| sum(|pool| pool.accepted));
-    reading.rejected = reading.rejected.or_else(|| sum(|pool| pool.rejected));
-}
-
-/// Puts the shares that a device counts together down to the pool in use.
-fn share_out(reading: &mut Reading) {
-    let (accepted, rejected) = (reading.accepted, reading.rejected);
-    let in_use = reading.pools.iter().filter(|pool| pool.alive == Some(true)).count();
-    if in_use != 1 || accepted.is_none() || reading.pools.iter().any(|pool| pool.accepted.is_some()) {
-        return;
-    }
-    for pool in &mut reading.pools {
-        let mine = |shares: Option<u64>| if pool.alive == Some(true) { shares } else { Some(0) };
-        (pool.accepted, pool.rejected) = (mine(accepted), mine(rejected));
-    }
-    if reading.pools.len() > 1 {
-        let warning = "the device counts the shares of all pools together; they stand at the pool in use";
-        reading.warnings.push(warning.to_owned());
-    }
-}
-
-fn fill_errors(chosen: &[&Found], reading: &mut Reading) {
-    let mut faults: BTreeMap<u32, DeviceFault> = BTreeMap::new();
-    let mut lone = Vec::new();
-    for Found { target, place, entry, .. } in chosen {
-        let Entry::Text(text) = entry else { continue };
-        match (target, place) {
-            (Target::Error, None) => lone.push(DeviceFault { code: text.clone(), text: None }),
-            (Target::Error, Some(place)) => {
-                let fault = faults.entry(*place).or_default();
-                if fault.code.is_empty() {
-                    fault.code.clone_from(text);
-                }
-            }
-            (_, place) => faults.entry(place.unwrap_or(0)).or_default().text = Some(text.clone()),
-        }
-    }
-    reading.errors =
-        faults.into_values().chain(lone).filter(|f| !matches!(f.code.as_str(), "" | "0")).collect();
 }

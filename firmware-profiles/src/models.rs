@@ -3,6 +3,7 @@
 use crate::profile::ProfileError;
 use hashinsight_protocol::units::{Hashrate, JoulesPerTerahash, Watts};
 use serde::Deserialize;
+use std::collections::HashMap;
 
 /// What a model does at its ordinary setting, as its maker says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,9 +32,9 @@ struct ModelFile {
     watts: f64,
 }
 
-/// Nameplates by model, the longest name first so that "S21 Pro" is not taken for "S21".
+/// Nameplates by model; only the whole name counts, so that "S21 Pro" is not taken for "S21".
 #[derive(Debug, Default)]
-pub struct Models(Vec<(String, Nameplate)>);
+pub struct Models(HashMap<String, Nameplate>);
 
 impl Models {
     pub fn load(file: &str, text: &str) -> Result<Self, ProfileError> {
@@ -45,7 +46,7 @@ impl Models {
                 .map_or(1, |head| head.matches('\n').count() + 1);
             error(line, e.message().to_owned())
         })?;
-        let mut models = Vec::new();
+        let mut models = HashMap::new();
         for model in parsed.model {
             let plate = Hashrate::from_terahash(model.terahash).zip(Watts::new(model.watts));
             let Some((hashrate, power)) = plate else {
@@ -54,9 +55,8 @@ impl Models {
                     .map_or(1, |at| text.get(..at).unwrap_or(text).matches('\n').count() + 1);
                 return Err(error(line, format!("the figures of {} cannot be", model.name)));
             };
-            models.push((plain(&model.name), Nameplate { hashrate, power }));
+            models.entry(plain(&model.name)).or_insert(Nameplate { hashrate, power });
         }
-        models.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         Ok(Self(models))
     }
 
@@ -64,10 +64,8 @@ impl Models {
     pub fn find(&self, model: &str) -> Option<Nameplate> {
         // Other makers' firmware adds its own name: "Antminer S9 (vnish 3.8.6)".
         let model = plain(model.split('(').next().unwrap_or(model));
-        self.0
-            .iter()
-            .find(|(name, _)| model == *name || model.strip_prefix("antminer").is_some_and(|m| m == name))
-            .map(|(_, plate)| *plate)
+        let short = || self.0.get(model.strip_prefix("antminer")?);
+        self.0.get(&model).or_else(short).copied()
     }
 }
 

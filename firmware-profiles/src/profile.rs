@@ -255,6 +255,9 @@ pub struct Profile {
     pub probe: Vec<Ask>,
     pub identify: Vec<Ask>,
     pub requests: Vec<Ask>,
+    /// The same for a device that answers joined commands, with what would be asked for next where these
+    /// have no hashrate: one exchange instead of two.
+    pub joined: Vec<Ask>,
     pub without_hashrate: Vec<Ask>,
     pub state: Vec<Ask>,
     /// What says whether the locating light is on.
@@ -466,11 +469,14 @@ impl Profile {
             let reason = format!("\"{claim}\" is claimed, but [control] has no way to do it");
             return Err(error(place("[capabilities]"), reason));
         }
+        let requests = asks(&parsed.read.requests)?;
+        let without_hashrate = asks(&parsed.read.without_hashrate)?;
         Ok(Self {
             probe: asks(&parsed.read.probe)?,
             identify: asks(&parsed.read.identify)?,
-            requests: asks(&parsed.read.requests)?,
-            without_hashrate: asks(&parsed.read.without_hashrate)?,
+            joined: Ask::join_all(&requests, &without_hashrate),
+            requests,
+            without_hashrate,
             state: asks(&parsed.read.state)?,
             light: asks(&parsed.read.light)?,
             join: parsed.read.join,

@@ -19,191 +19,11 @@
 
 use hashinsight_protocol::device::ModeV1;
 
-/// What a value is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    Hashrate,
-    RateUnit,
-    Power,
-    Limit,
-    Uptime,
-    Accepted,
-    Rejected,
-    Stale,
-    VendorMode,
-    FanCount,
-    Mining,
-    Mode,
-    /// Whether the locating light is on.
-    Locating,
-    Model,
-    Version,
-    Serial,
-    Mac,
-    Profile,
-    Temp,
-    Fan,
-    BoardRate,
-    BoardTemp,
-    PoolUrl,
-    PoolHost,
-    PoolPort,
-    PoolWorker,
-    PoolAccepted,
-    PoolRejected,
-    PoolStale,
-    PoolAlive,
-    /// The index of the pool that values without an index are about.
-    PoolInUse,
-    Error,
-    ErrorText,
-}
+mod target;
+mod unit;
 
-impl Target {
-    const NAMES: [(&'static str, Self); 33] = [
-        ("hashrate", Self::Hashrate),
-        ("rate_unit", Self::RateUnit),
-        ("power", Self::Power),
-        ("limit", Self::Limit),
-        ("uptime", Self::Uptime),
-        ("accepted", Self::Accepted),
-        ("rejected", Self::Rejected),
-        ("stale", Self::Stale),
-        ("vendor_mode", Self::VendorMode),
-        ("fan_count", Self::FanCount),
-        ("mining", Self::Mining),
-        ("mode", Self::Mode),
-        ("locating", Self::Locating),
-        ("model", Self::Model),
-        ("version", Self::Version),
-        ("serial", Self::Serial),
-        ("mac", Self::Mac),
-        ("profile", Self::Profile),
-        ("temp", Self::Temp),
-        ("fan", Self::Fan),
-        ("board.hashrate", Self::BoardRate),
-        ("board.temp", Self::BoardTemp),
-        ("pool.url", Self::PoolUrl),
-        ("pool.host", Self::PoolHost),
-        ("pool.port", Self::PoolPort),
-        ("pool.worker", Self::PoolWorker),
-        ("pool.accepted", Self::PoolAccepted),
-        ("pool.rejected", Self::PoolRejected),
-        ("pool.stale", Self::PoolStale),
-        ("pool.alive", Self::PoolAlive),
-        ("pool_in_use", Self::PoolInUse),
-        ("error", Self::Error),
-        ("error.text", Self::ErrorText),
-    ];
-
-    /// Values that come in lists, which one block gives whole.
-    pub fn list(self) -> Option<List> {
-        match self {
-            Self::Temp => Some(List::Temps),
-            Self::Fan => Some(List::Fans),
-            Self::BoardRate | Self::BoardTemp => Some(List::Boards),
-            Self::PoolUrl
-            | Self::PoolHost
-            | Self::PoolPort
-            | Self::PoolWorker
-            | Self::PoolAccepted
-            | Self::PoolRejected
-            | Self::PoolStale
-            | Self::PoolAlive => Some(List::Pools),
-            Self::Error | Self::ErrorText => Some(List::Errors),
-            _ => None,
-        }
-    }
-
-    fn is_quantity(self) -> bool {
-        matches!(self, Self::Hashrate | Self::BoardRate | Self::Power | Self::Limit | Self::Uptime)
-    }
-
-    fn takes_words(self) -> bool {
-        matches!(self, Self::Mining | Self::Mode | Self::Locating | Self::PoolAlive)
-    }
-}
-
-/// The lists of a reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum List {
-    Temps,
-    Fans,
-    Boards,
-    Pools,
-    Errors,
-}
-
-impl List {
-    pub const ALL: [Self; 5] = [Self::Temps, Self::Fans, Self::Boards, Self::Pools, Self::Errors];
-}
-
-/// How a unit is known.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Unit {
-    Fixed(f64),
-    /// This factor unless the block found a `rate_unit`.
-    Default(f64),
-    /// The text names it: `13.5 TH/s`.
-    InText,
-}
-
-impl Unit {
-    /// The plain factor.
-    pub fn factor(self) -> f64 {
-        match self {
-            Self::Fixed(f) | Self::Default(f) => f,
-            Self::InText => 1.0,
-        }
-    }
-}
-
-const UNITS: [(&str, f64); 25] = [
-    ("H/s", 1.0),
-    ("kH/s", 1e3),
-    ("MH/s", 1e6),
-    ("GH/s", 1e9),
-    ("TH/s", 1e12),
-    ("PH/s", 1e15),
-    ("EH/s", 1e18),
-    ("Sol/s", 1.0),
-    ("kSol/s", 1e3),
-    ("MSol/s", 1e6),
-    ("MW", 1e6),
-    ("W", 1.0),
-    ("kW", 1e3),
-    ("mW", 1e-3),
-    ("s", 1.0),
-    ("ms", 1e-3),
-    ("min", 60.0),
-    ("h", 3600.0),
-    ("d", 86_400.0),
-    ("C", 1.0),
-    ("mC", 1e-3),
-    ("rpm", 1.0),
-    ("cW", 1e-2),
-    ("dW", 1e-1),
-    ("us", 1e-6),
-];
-
-/// The factor of a hashrate unit as devices write it: `GH`, `GH/s`, `Ghps`, `TH`, `KSol/s`, `G`.
-pub fn rate_factor(text: &str) -> Option<f64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let word = lower.split(['/', ' ']).next()?;
-    let word = word.strip_suffix("ps").unwrap_or(word);
-    let prefix = ["hashes", "hash", "sols", "sol", "h"].into_iter().find_map(|end| word.strip_suffix(end));
-    let (prefix, named) = prefix.map_or((word, false), |prefix| (prefix, true));
-    match prefix {
-        "" if named => Some(1.0),
-        "k" => Some(1e3),
-        "m" => Some(1e6),
-        "g" => Some(1e9),
-        "t" => Some(1e12),
-        "p" => Some(1e15),
-        "e" => Some(1e18),
-        _ => None,
-    }
-}
+pub use target::{List, Target};
+pub use unit::{Unit, rate_factor};
 
 /// A value in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +41,20 @@ pub enum Pattern {
     Exact(String),
     Contains(String),
     Any,
+}
+
+impl Pattern {
+    /// Whether a device's text is meant, whatever its case; patterns are in lower case.
+    pub fn fits(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(word) => text.eq_ignore_ascii_case(word),
+            Self::Contains(part) => {
+                part.is_empty()
+                    || text.as_bytes().windows(part.len()).any(|w| w.eq_ignore_ascii_case(part.as_bytes()))
+            }
+            Self::Any => true,
+        }
+    }
 }
 
 /// One key of a path.
@@ -257,11 +91,7 @@ impl Rule {
         let words = words(rest)?;
         let mut words = words.iter();
         let name = words.next().ok_or("no target stands behind \"->\"")?;
-        let target = Target::NAMES
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, target)| *target)
-            .ok_or_else(|| format!("\"{name}\" is no target"))?;
+        let target = Target::named(name).ok_or_else(|| format!("\"{name}\" is no target"))?;
         let mut rule = Self {
             path,
             target,
@@ -309,10 +139,7 @@ impl Rule {
             } else {
                 let (name, default) =
                     word.strip_prefix('~').map_or((word.as_str(), false), |name| (name, true));
-                let factor = UNITS
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .map(|(_, factor)| *factor)
+                let factor = unit::factor(name)
                     .ok_or_else(|| format!("\"{word}\" is neither a unit nor an option"))?;
                 rule.unit = if default { Unit::Default(factor) } else { Unit::Fixed(factor) };
                 unit_given = true;
@@ -442,25 +269,5 @@ mod tests {
             let error = Rule::parse(line).expect_err(line);
             assert!(error.contains(reason), "{line}: {error}");
         }
-    }
-
-    #[test]
-    fn units_as_devices_write_them() {
-        for (text, factor) in [
-            ("GH", 1e9),
-            ("GH/s", 1e9),
-            ("Gh/s", 1e9),
-            ("TH/s", 1e12),
-            ("MH", 1e6),
-            ("KSol/s", 1e3),
-            ("Sol/s", 1.0),
-            ("kH/s", 1e3),
-            ("Ghps", 1e9),
-            ("H/s", 1.0),
-        ] {
-            assert_eq!(rate_factor(text), Some(factor), "{text}");
-        }
-        assert_eq!(rate_factor("C"), None);
-        assert_eq!(rate_factor(""), None);
     }
 }

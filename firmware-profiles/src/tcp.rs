@@ -60,6 +60,11 @@ impl Call {
         }
     }
 
+    fn unconnected(&self) -> DeviceError {
+        let cause = "no answer to the connection attempt".to_owned();
+        DeviceError::Unreachable { address: self.name(), cause }
+    }
+
     pub fn io(&self, error: &std::io::Error) -> DeviceError {
         let address = self.name();
         match error.kind() {
@@ -74,10 +79,7 @@ impl Call {
     /// Connects, within the deadline.
     pub async fn connect(&self) -> Result<TcpStream, DeviceError> {
         match tokio::time::timeout_at(self.until, TcpStream::connect(self.address)).await {
-            Err(_) => {
-                let cause = "no answer to the connection attempt".to_owned();
-                Err(DeviceError::Unreachable { address: self.name(), cause })
-            }
+            Err(_) => Err(self.unconnected()),
             Ok(Err(error)) => Err(self.io(&error)),
             Ok(Ok(stream)) => {
                 // Without this a second small write would wait for the first one's acknowledgement.
@@ -94,22 +96,28 @@ pub fn now() -> Instant {
 }
 
 /// Sends one CGMiner API request and reads its reply, without the closing NUL.
+///
+/// This is the way of nearly every reading, so it has one deadline for all, takes memory for a reply
+/// only when one is there, and sets nothing on the socket: with one write there is none to be delayed.
 pub async fn ask(call: &Call, request: &[u8]) -> Result<Vec<u8>, DeviceError> {
-    let mut stream = call.connect().await?;
     let mut reply = Vec::new();
+    let mut connected = false;
     let exchange = async {
+        let mut stream = TcpStream::connect(call.address).await.map_err(|error| call.io(&error))?;
+        connected = true;
         stream.write_all(request).await.map_err(|error| call.io(&error))?;
+        stream.readable().await.map_err(|error| call.io(&error))?;
         reply.reserve(FIRST_READ);
         loop {
             let from = reply.len();
             match stream.read_buf(&mut reply).await {
-                Ok(0) => break,
+                Ok(0) => return Ok(()),
                 Ok(_) => {}
                 // A device that resets after its reply has answered all the same.
-                Err(_) if !reply.is_empty() => break,
+                Err(_) if !reply.is_empty() => return Ok(()),
                 Err(error) => return Err(call.io(&error)),
             }
-            if let Some(nul) = reply.iter().skip(from).position(|byte| *byte == 0) {
+            if let Some(nul) = memchr::memchr(0, reply.get(from..).unwrap_or_default()) {
                 reply.truncate(from + nul);
                 return Ok(());
             }
@@ -117,39 +125,43 @@ pub async fn ask(call: &Call, request: &[u8]) -> Result<Vec<u8>, DeviceError> {
                 return Err(DeviceError::TooLarge { address: call.name(), limit: call.max_reply });
             }
         }
-        Ok(())
     };
     let ended = tokio::time::timeout_at(call.until, exchange).await;
-    drop(stream);
     if !reply.is_empty() {
         crate::listen::tell_tcp(call.address.port(), request, &reply);
     }
     match ended {
+        Err(_) if !connected => Err(call.unconnected()),
         Err(_) => Err(call.deadline(!reply.is_empty())),
         Ok(Err(error)) => Err(error),
-        Ok(Ok(())) => looks_like_an_api(call, reply),
+        Ok(Ok(())) => {
+            // Replies wait for others of their device, and most of those are short.
+            if reply.len() < reply.capacity() / 2 {
+                reply.shrink_to_fit();
+            }
+            looks_like_an_api(call, reply)
+        }
     }
 }
 
 /// Tells an API's reply from what else may listen on the port.
 fn looks_like_an_api(call: &Call, reply: Vec<u8>) -> Result<Vec<u8>, DeviceError> {
-    let address = call.name();
     let head = reply.trim_ascii_start();
     match head.first() {
-        None => Err(DeviceError::Empty { address }),
+        None => Err(DeviceError::Empty { address: call.name() }),
         Some(b'{' | b'[') => Ok(reply),
         _ if crate::text::is_text_reply(head) || head.starts_with(b"RESTART") || head.starts_with(b"BYE") => {
             Ok(reply)
         }
         _ if head.starts_with(b"HTTP/") || head.starts_with(b"<") => {
-            Err(DeviceError::HttpInstead { address })
+            Err(DeviceError::HttpInstead { address: call.name() })
         }
         _ => {
             let shown: String = String::from_utf8_lossy(head.get(..head.len().min(24)).unwrap_or(head))
                 .chars()
                 .map(|c| if c.is_control() { '·' } else { c })
                 .collect();
-            Err(DeviceError::Garbage { address, found: format!("\"{shown}\"") })
+            Err(DeviceError::Garbage { address: call.name(), found: format!("\"{shown}\"") })
         }
     }
 }

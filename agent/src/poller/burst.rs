@@ -202,10 +202,10 @@ impl Burst {
     async fn run<const N: usize>(self: &Arc<Self>, lanes: [(Lane, usize); N]) {
         for (lane, connections) in lanes {
             let connections = connections.min(lane.order.len());
-            let lane = Arc::new(lane);
-            for _ in 0..connections {
-                self.hire(&lane);
-            }
+            let (burst, lane) = (self.clone(), Arc::new(lane));
+            // They are put to work from their own thread: from here each would wake it.
+            let hire_all = async move { (0..connections).for_each(|_| burst.hire(&lane)) };
+            drop(self.workers.spawn_on(hire_all, &self.handle));
         }
         self.workers.close();
         self.workers.wait().await;

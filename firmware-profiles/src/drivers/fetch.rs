@@ -1,6 +1,5 @@
 //! Asking a device for what a profile orders, over as few connections as it takes.
 
-use super::status::command_json;
 use super::{Context, login};
 use crate::ask::{Ask, Send};
 use crate::decode::{Identity, read_as, refusal};
@@ -21,11 +20,19 @@ pub(crate) struct Fetched {
 
 impl Fetched {
     pub fn decode(&self, profiles: &Profiles, profile: &Profile) -> (Identity, Reading) {
-        let replies = borrowed(&self.replies);
-        let (identity, mut reading) = read_as(profiles.models(), profile, &replies);
+        let (identity, mut reading) = read_as(profiles.models(), profile, each(&self.replies));
         reading.warnings.extend(self.warnings.iter().cloned());
         (identity, reading)
     }
+
+    /// Whether something was answered, alone or joined with others.
+    fn has(&self, ask: &Ask) -> bool {
+        self.replies.iter().any(|(request, _)| request.name.split('+').any(|name| name == ask.request.name))
+    }
+}
+
+pub(super) fn each(replies: &[(Request, Vec<u8>)]) -> impl Iterator<Item = (&Request, &[u8])> {
+    replies.iter().map(|(request, bytes)| (request, bytes.as_slice()))
 }
 
 pub(super) fn borrowed(replies: &[(Request, Vec<u8>)]) -> Vec<(Request, &[u8])> {
@@ -42,14 +49,15 @@ pub(super) async fn fetch(
     joins: bool,
     started: tokio::time::Instant,
 ) -> Result<Fetched, DeviceError> {
-    let mut fetched = Fetched { replies: Vec::new(), warnings: Vec::new() };
-    let plan = if joins { join(asks) } else { asks.to_vec() };
-    for ask in plan {
+    let joined = if joins { Ask::join(asks.iter()) } else { Vec::new() };
+    let asks = if joins { &joined } else { asks };
+    let mut fetched = Fetched { replies: Vec::with_capacity(asks.len()), warnings: Vec::new() };
+    for ask in asks {
         let mut call = Call::api(device, limits);
         call.started = started;
         call.until = started + limits.deadline;
-        match send(&ask, &call, device, profile).await {
-            Ok(reply) => fetched.replies.push((ask.request, reply)),
+        match send(ask, &call, device, profile).await {
+            Ok(reply) => fetched.replies.push((ask.request.clone(), reply)),
             Err(error) if fetched.replies.is_empty() => return Err(error),
             // A page that is missing or refused says nothing about the others.
             Err(error @ (DeviceError::HttpStatus { .. } | DeviceError::AuthRefused { .. })) => {
@@ -74,9 +82,7 @@ pub(super) async fn send(
     let login = || login(profile, device);
     let on_web = call.to_port(web.port(device));
     match &ask.send {
-        Send::Command { command, extra } => {
-            tcp::ask(call, command_json(command, None, extra).as_bytes()).await
-        }
+        Send::Command { bytes, .. } => tcp::ask(call, bytes).await,
         Send::Get { path } => web.fetch(&on_web, login().as_ref(), &WebRequest::get(path, None)).await,
         Send::ApiGet { path } => web.fetch(call, login().as_ref(), &WebRequest::get(path, None)).await,
         Send::Post { path, body } => {
@@ -98,31 +104,16 @@ pub(super) async fn send(
     }
 }
 
-/// Plain commands become one joined request; the others stay as they are.
-pub(super) fn join(asks: &[Ask]) -> Vec<Ask> {
-    let joinable = |ask: &Ask| match &ask.send {
-        // Whatsminer's own commands are not joinable.
-        Send::Command { command, extra } => {
-            extra.is_empty() && !command.starts_with("get_") && command != "status"
-        }
-        _ => false,
-    };
-    let names: Vec<&str> =
-        asks.iter().filter(|ask| joinable(ask)).map(|ask| ask.request.name.as_str()).collect();
-    if names.len() < 2 {
-        return asks.to_vec();
-    }
-    let mut plan = vec![Ask::command(&names.join("+"))];
-    plan.extend(asks.iter().filter(|ask| !joinable(ask)).cloned());
-    plan
-}
-
 pub(crate) async fn read(context: &Context<'_>) -> Result<Reading, DeviceError> {
     let Context { profiles, profile, device, limits, identified, .. } = *context;
     let started = tcp::now();
-    let mut fetched = fetch(profile, device, limits, &profile.requests, identified.joins, started).await?;
+    let asks = if identified.joins { &profile.joined } else { &profile.requests };
+    let mut fetched = fetch(profile, device, limits, asks, false, started).await?;
+    // Replies that came together are decoded one after the other, before the next devices are asked: a
+    // processor that alternates between the network and the decoder has neither at hand.
+    tokio::task::yield_now().await;
     let (_, mut reading) = fetched.decode(profiles, profile);
-    if reading.hashrate.is_none() && !profile.without_hashrate.is_empty() {
+    if reading.hashrate.is_none() && !profile.without_hashrate.iter().all(|ask| fetched.has(ask)) {
         let more = fetch(profile, device, limits, &profile.without_hashrate, false, started).await;
         if let Ok(more) = more {
             fetched.replies.extend(more.replies);

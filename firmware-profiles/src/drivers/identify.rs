@@ -2,10 +2,10 @@
 //! at again before every write.
 
 use super::Context;
-use super::fetch::{borrowed, fetch, join, send};
+use super::fetch::{borrowed, each, fetch, send};
 use super::status::command_json;
 use crate::Identified;
-use crate::ask::Send;
+use crate::ask::{Ask, Send};
 use crate::decode::{read_as, recognise};
 use crate::device::{Device, DeviceError, Limits};
 use crate::profile::{Join, Profile};
@@ -74,16 +74,15 @@ pub(crate) async fn identify_again(
     };
     let fetched = fetch(profile, device, limits, &profile.identify, false, tcp::now()).await;
     // A device that is gone is gone; one that answers otherwise is asked from the beginning.
-    let replies = match fetched {
+    let fetched = match fetched {
         Ok(fetched) => fetched.replies,
         Err(error) if error.is_unreached() || matches!(error, DeviceError::Silent { .. }) => {
             return Err(error);
         }
         Err(_) => return identify(profiles, device, limits).await,
     };
-    let replies = borrowed(&replies);
-    let (identity, reading) = read_as(profiles.models(), profile, &replies);
-    let same = recognise(profiles, &replies).is_some_and(|found| found.firmware == known.firmware);
+    let (identity, reading) = read_as(profiles.models(), profile, each(&fetched));
+    let same = recognise(profiles, &borrowed(&fetched)).is_some_and(|found| found.firmware == known.firmware);
     let differs = |now: &Option<String>, before: &Option<String>| now.is_some() && now != before;
     if !same || differs(&identity.version, &known.version) || differs(&identity.model, &known.model) {
         return identify(profiles, device, limits).await;
@@ -110,10 +109,13 @@ async fn complete(
     started: tokio::time::Instant,
     mut replies: Vec<(Request, Vec<u8>)>,
 ) -> Identified {
-    if let Ok(more) = fetch(profile, device, limits, &profile.identify, false, started).await {
+    // What has been answered already is not asked again.
+    let is_new = |ask: &&Ask| replies.iter().all(|(request, _)| *request != ask.request);
+    let asks: Vec<Ask> = profile.identify.iter().filter(is_new).cloned().collect();
+    if let Ok(more) = fetch(profile, device, limits, &asks, false, started).await {
         replies.extend(more.replies);
     }
-    let (identity, reading) = read_as(profiles.models(), profile, &borrowed(&replies));
+    let (identity, reading) = read_as(profiles.models(), profile, each(&replies));
     device.tell(&reading);
     saw(profiles, device, &profile.firmware, &identity.mac, &identity.serial);
     let mut identified = identity.into_identified(profile, profiles.models());
@@ -172,12 +174,11 @@ async fn joins(
     limits: &Limits,
     started: tokio::time::Instant,
 ) -> bool {
-    let plan = join(&profile.requests);
-    let Some(ask) = plan.first().filter(|ask| ask.request.is_joined()) else { return false };
+    let Some(ask) = profile.joined.first().filter(|ask| ask.request.is_joined()) else { return false };
     let mut call = Call::api(device, limits);
     call.until = started + limits.deadline;
     let Ok(reply) = send(ask, &call, device, profile).await else { return false };
-    device.tell(&read_as(profiles.models(), profile, &[(ask.request.clone(), reply.as_slice())]).1);
+    device.tell(&read_as(profiles.models(), profile, [(&ask.request, reply.as_slice())]).1);
     let answered = crate::recognise::reply_value(&reply);
     ask.request.name.split('+').all(|name| answered.as_ref().is_some_and(|value| value.get(name).is_some()))
 }
@@ -208,7 +209,7 @@ pub(super) async fn same_device(context: &Context<'_>) -> Result<(), DeviceError
     {
         return Err(changed(&context.profile.firmware, &profile.firmware));
     }
-    let (identity, _) = read_as(context.profiles.models(), context.profile, &replies);
+    let (identity, reading) = read_as(context.profiles.models(), context.profile, each(&fetched.replies));
     let pairs = [(&context.identified.mac, &identity.mac), (&context.identified.serial, &identity.serial)];
     for (expected, found) in pairs {
         if let (Some(expected), Some(found)) = (expected, found)
@@ -217,6 +218,7 @@ pub(super) async fn same_device(context: &Context<'_>) -> Result<(), DeviceError
             return Err(changed(expected, found));
         }
     }
+    context.device.tell(&reading);
     saw(context.profiles, context.device, firmware, mac, serial);
     Ok(())
 }

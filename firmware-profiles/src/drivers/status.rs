@@ -1,20 +1,9 @@
 //! What a device answers to a command of the CGMiner API, and what of it is a fact.
 
+pub(super) use crate::ask::command_json;
 use crate::device::DeviceError;
 use hashinsight_protocol::device::{FactV1, ModeV1};
-use serde_json::{Value, json};
-
-/// One CGMiner API request in JSON. An empty parameter is left out: some firmwares refuse it.
-pub(crate) fn command_json(command: &str, parameter: Option<&str>, extra: &[(String, Value)]) -> String {
-    let mut body = json!({"command": command});
-    if let Some(parameter) = parameter.filter(|p| !p.is_empty()) {
-        body["parameter"] = parameter.into();
-    }
-    for (key, value) in extra {
-        body[key.as_str()] = value.clone();
-    }
-    body.to_string()
-}
+use serde_json::Value;
 
 /// What a device answered to a command.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -123,11 +112,5 @@ mod tests {
         check("STATUS=S,When=1,Code=119,Msg=ASC 0 set OK,Description=x|", FactV1::Yes);
         check(r#"{"STATUS":"RESTART","id":1}"#, FactV1::Yes);
         check("{}", FactV1::Unknown);
-    }
-
-    #[test]
-    fn an_empty_parameter_is_left_out() {
-        assert_eq!(command_json("a", Some(""), &[]), r#"{"command":"a"}"#);
-        assert_eq!(command_json("a", Some("b"), &[]), r#"{"command":"a","parameter":"b"}"#);
     }
 }
