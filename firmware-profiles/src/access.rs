@@ -74,9 +74,16 @@ async fn protected_page(context: &Context<'_>) -> Result<Access, DeviceError> {
             _ => context.api().to_port(web.port(context.device)),
         };
         let request = WebRequest::get(path, None);
-        if let Err(DeviceError::AuthRefused { .. }) = web.ask(&call, None, &request).await {
-            web.fetch(&call, context.login().as_ref(), &request).await?;
-            return Ok(Access::is(AccessV1::Proven));
+        match web.ask(&call, None, &request).await {
+            Err(DeviceError::AuthRefused { .. }) => {
+                let page = web.fetch(&call, context.login().as_ref(), &request).await?;
+                context.overheard(&ask.request, &page);
+                return Ok(Access::is(AccessV1::Proven));
+            }
+            Ok(answer) if (200..300).contains(&answer.status) => {
+                context.overheard(&ask.request, &answer.body);
+            }
+            _ => {}
         }
     }
     let detail = "it reads nothing that needs a sign-in".to_owned();

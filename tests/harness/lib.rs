@@ -51,6 +51,7 @@ pub fn one_site(agents: &[(&str, u32)], cycle_s: u32, time_scale: f64) -> Result
         agents: agents.collect(),
         cycle_s,
         time_scale,
+        mix: None,
         seed: 11,
         environment: Vec::new(),
     };

@@ -25,6 +25,9 @@ struct Args {
     /// Keep everything in this folder instead of a temporary one
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Families by weight, `antminer=3,luxos`; the common ones where none are given
+    #[arg(long)]
+    mix: Option<String>,
     /// The same seed gives the same sites
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -65,6 +68,7 @@ fn run(args: &Args) -> Result<bool> {
         agents: vec![agent("gateway-a1", BIG, 3), agent("gateway-a2", BIG, 2), agent("gateway-b1", SMALL, 1)],
         cycle_s: 5,
         time_scale: 10.0,
+        mix: args.mix.clone(),
         seed: args.seed,
         environment: Vec::new(),
     };

@@ -8,12 +8,14 @@ use crate::world::{World, reduction};
 use crate::{Failure, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Share of the site's power that the plan takes off.
 const SHARE: f64 = 0.3;
 /// Waking has to begin this soon after the plan's end, seconds. The agent's own steps are much finer.
 const ON_TIME_S: f64 = 5.0;
+/// Miners that could not be woken at once have to be back by then.
+const LATE_AT_MOST: Duration = Duration::from_secs(60);
 
 /// What the demonstration measured.
 pub struct Report {
@@ -35,6 +37,8 @@ pub fn run(world: &mut World, site: &str, say: &mut dyn FnMut(&str)) -> Result<R
     say(&format!("{} miners report, {asleep} of them were asleep before", before.len()));
 
     let power_before = world.summary(site)?["power_w"].as_f64().unwrap_or(0.0);
+    // Some devices don't say what they draw: their own knowledge is what the plan is judged by.
+    let drawn_before: f64 = world.at_site(site).map(|a| a.power_w()).sum::<Result<f64>>()?;
     let order = reduction(world.site_id(site)?, (power_before * SHARE / 1e3).round(), 1);
     let target_w = order["goal"]["reduce_kw"].as_f64().unwrap_or(0.0) * 1e3;
     let preview = world.api.post("/api/v1/plans/preview", &order)?;
@@ -79,10 +83,14 @@ pub fn run(world: &mut World, site: &str, say: &mut dyn FnMut(&str)) -> Result<R
     let first_wake = first_wake(world, &cut, ends)?;
     say("every miner there is back; mending the link");
     link(world, &cut, false);
-    let done = until("the plan's completion", Duration::from_secs(120), || {
+    let mut late = None;
+    let done = until("the plan's completion", Duration::from_secs(180), || {
         world.check()?;
         let plan = world.api.get(&path)?;
-        Ok(matches!(plan["state"].as_str(), Some("completed" | "completed_with_failures")).then_some(plan))
+        // Some firmwares let their chips cool before they wake; the plan says so, and goes on with them.
+        let given_up = plan["state"] == "completed_with_failures"
+            && late.get_or_insert_with(Instant::now).elapsed() > LATE_AT_MOST;
+        Ok((plan["state"] == "completed" || given_up).then_some(plan))
     })?;
 
     let after = settings(world)?;
@@ -101,7 +109,8 @@ pub fn run(world: &mut World, site: &str, say: &mut dyn FnMut(&str)) -> Result<R
         reached_w / 1e3
     ));
     report.line(format!(
-        "site power          {:.1} kW before, {:.1} kW held",
+        "site power          {:.1} kW before ({:.1} kW of it known), {:.1} kW held",
+        drawn_before / 1e3,
         power_before / 1e3,
         power_held / 1e3
     ));
@@ -122,8 +131,8 @@ pub fn run(world: &mut World, site: &str, say: &mut dyn FnMut(&str)) -> Result<R
     report.demand(done["state"] == "completed", format!("the plan ended as {}", done["state"]));
     report.demand(reached_w >= target_w, "the target was not reached");
     report.demand(
-        power_before - power_held >= target_w * 0.97,
-        format!("the devices draw only {:.1} kW less", (power_before - power_held) / 1e3),
+        drawn_before - power_held >= target_w * 0.97,
+        format!("the devices draw only {:.1} kW less", (drawn_before - power_held) / 1e3),
     );
     report.demand(seen_away, "the control plane did not notice that the link was cut");
     report.demand((0.0..=ON_TIME_S).contains(&first_wake), "the plan did not end on time without its link");

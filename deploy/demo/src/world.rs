@@ -42,6 +42,8 @@ pub struct Plan {
     pub cycle_s: u32,
     /// Divides devices' ramps and boots.
     pub time_scale: f64,
+    /// Families by weight, as the farm takes them; its own mix where none is given.
+    pub mix: Option<String>,
     pub seed: u64,
     /// What the control plane and the agents find in their environment.
     pub environment: Vec<(String, String)>,
@@ -186,6 +188,9 @@ impl Agent {
         command.args(["--net", &format!("127.{net}.0.0/16"), "--pre", "asleep=6%,limited=6%,hem=8%"]);
         command.args(["--api-port", &api_port.to_string(), "--web-port", &web_port.to_string()]);
         command.args(["--v3-port", &v3_port.to_string()]);
+        if let Some(mix) = &plan.mix {
+            command.args(["--mix", mix]);
+        }
         command.args(["--time-scale", &plan.time_scale.to_string(), "--control", &control.to_string()]);
         command
             .arg("--log")
@@ -208,6 +213,7 @@ impl Agent {
         };
         let enrol = format!("https://localhost:{}", address(addresses, "enrol")?.port());
         run(call(&["enroll", "--url", &enrol, "--token", token, "--name", &agent.name]))?;
+        write_credentials(&folder.join("data"))?;
         let mut import = call(&["inventory", "import"]);
         import.arg(&inventory);
         run(import)?;
@@ -252,6 +258,20 @@ impl Plan {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+/// Sign-ins of the simulated devices that have none of their factory's.
+const CREDENTIALS: &str = "[proto-rig]\nuser = \"admin\"\npassword = \"proto-rig-1\"\n";
+
+/// Gives the agent the sign-ins that the inventory names.
+fn write_credentials(data: &Path) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::create_dir_all(data).map_err(Failure::of(data.display()))?;
+    let path = data.join("credentials.toml");
+    let mut file = std::fs::OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(CREDENTIALS.as_bytes())).map_err(Failure::of(path.display()))
 }
 
 /// Short cycles and confirmations: the simulated devices obey within seconds.

@@ -8,6 +8,7 @@ use crate::change::PoolSetting;
 use crate::control::http::{Condition, Document, HttpControl, Place, ReplyRules, Way, values};
 use crate::device::DeviceError;
 use crate::http::{Answer, WebRequest};
+use crate::request::Request;
 use crate::tcp;
 use crate::template::{self, Blanks};
 use hashinsight_protocol::device::FactV1;
@@ -181,6 +182,7 @@ pub(super) async fn ask_json(
         ..WebRequest::get(path, None)
     };
     let body = context.profile.web.fetch(&call, login.as_ref(), &request).await?;
+    context.overheard(&Request::http(path), &body);
     match crate::json::parse(&body) {
         // A cut or broken document must never be written back.
         Some((value, repairs)) if repairs.is_empty() => Ok(value),

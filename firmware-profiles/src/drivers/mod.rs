@@ -27,11 +27,12 @@ mod whatsminer_v3;
 use crate::ask::Ask;
 use crate::change::{Change, PoolSetting, judge_change};
 use crate::control::ControlFile;
+use crate::decode::read_as;
 use crate::device::{Credentials, Device, DeviceError, Limits, Secret};
 use crate::profile::Profile;
 use crate::profiles::Profiles;
 use crate::reading::Reading;
-use crate::request::Transport;
+use crate::request::{Request, Transport};
 use crate::tcp::{self, Call};
 use crate::web::Login;
 use crate::{Identified, WriteOutcome};
@@ -131,6 +132,14 @@ impl<'a> Context<'a> {
         let reading = fetched.decode(self.profiles, self.profile).1;
         self.device.tell(&reading);
         Ok(reading)
+    }
+
+    /// Passes on what a reply says of the rate that was asked for something else: the device has answered a
+    /// poll, and none is to be lost.
+    pub fn overheard(&self, request: &Request, reply: &[u8]) {
+        if self.device.heard.is_some() {
+            self.device.tell(&read_as(self.profiles.models(), self.profile, [(request, reply)]).1);
+        }
     }
 
     /// Looks at the device until `done` holds or the family's settling time is over. The last

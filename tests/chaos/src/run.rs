@@ -80,6 +80,7 @@ pub fn run(setup: &Setup, say: &mut dyn FnMut(&str)) -> Result<Report> {
             .collect(),
         cycle_s: CYCLE_S,
         time_scale: 10.0,
+        mix: None,
         seed: setup.seed,
         environment,
     };

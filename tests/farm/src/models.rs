@@ -87,6 +87,8 @@ impl Family {
         match self {
             Self::Antminer | Self::Marathon | Self::Hiveon | Self::Hammer | Self::Elphapex => "antminer-root",
             Self::Whatsminer => "whatsminer-admin",
+            // Its makers give none: whoever runs the farm puts `family::proto::PASSWORD` under this name.
+            Self::Proto => "proto-rig",
             _ => "",
         }
     }

@@ -30,7 +30,8 @@ pub fn page(scene: &mut Scene<'_>, path: &str) -> Option<String> {
     let info = json!({"miner_version": "DG1_SW_V1.0.2", "CompileTime": "", "dev_sn": scene.dev.serial(0, 17), "type": scene.dev.model.name, "hw_version": "DG1"});
     let page = match name {
         "summary.cgi" => {
-            scene.sampled(mega(s.rate) * 1e6);
+            // The five-second rate swings by a third: what counts is the average, and that it stands still.
+            scene.sampled(if mega(s.rate) > 0.0 { mega(s.average) * 1e6 } else { 0.0 });
             json!({"STATUS": status, "INFO": info, "SUMMARY": [{
                 "elapsed": s.elapsed, "rate_5s": mega(s.rate), "rate_30m": mega(s.m15), "rate_avg": mega(s.average),
                 "rate_ideal": rounded(scene.dev.plant.plate_hash() / 1e6, 0), "rate_unit": "MH/s", "status": [],

@@ -57,6 +57,10 @@ fn summary(scene: &mut Scene<'_>, reply: &mut Reply) {
 fn stats(scene: &mut Scene<'_>, reply: &mut Reply) {
     let s = scene.sensed;
     scene.power = Some(s.watts);
+    // Alone it is a poll too; beside the summary that one's rate counts.
+    if scene.sample.is_none() {
+        scene.sampled(if hashing(scene) { rounded(s.m1 / 1e6, 6) * 1e6 } else { 0.0 });
+    }
     let dev = &*scene.dev;
     let (model, hashing) = (dev.model, hashing(scene));
     let state = match dev.plant.phase {
