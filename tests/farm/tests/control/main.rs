@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod books;
 mod families;
 mod lies;
