@@ -105,6 +105,7 @@ run-most = Reached at most
 run-still = Still reduced
 run-short = Short by { $missing }: nothing more can be stopped.
 run-note-pending = Nothing has been sent. The plan waits for somebody to approve it.
+run-note-one-of-two = Approved by { $by }. A plan of this size takes two people: somebody else has to approve it too.
 run-note-sent = On its way to the agents.
 run-note-received = Every agent has the plan, and starts it by itself even without a connection.
 run-note-some-silent = Not every agent has reported from this plan yet.
@@ -131,6 +132,7 @@ run-terms = What was ordered
 run-ramp = { $batch } miners every { $seconds } s
 run-excluded = Excluded miners
 run-id = Plan
+step-approved-by-one = Approved by one of two
 step-pending = Ordered
 step-approved = Approved
 step-executing = Stopping miners
@@ -202,6 +204,9 @@ stop-button-pending = Cancel plan
 stop-back = Leave it running
 
 # Errors
+error-approval-size = Plans of this size are for an approver, administrator or owner to approve.
+error-approval-program = A plan of this size takes two people; an API key cannot be one of them.
+error-approval-twice = You have approved this plan. It takes somebody else too.
 error-plan-key = This key was used for another order. Make a new preview.
 error-plan-not-pending = This plan no longer waits for approval.
 error-plan-over = The time of this plan is over. Order a new one.

@@ -23,6 +23,7 @@ tab-curtailment = Curtailment
 role-owner = Owner
 role-admin = Administrator
 role-operator = Operator
+role-approver = Approver
 role-technician = Technician
 role-viewer = Viewer
 

@@ -105,6 +105,7 @@ run-most = 最高达到
 run-still = 目前仍降低
 run-short = 还差 { $missing }：没有更多可停的矿机。
 run-note-pending = 尚未下发任何指令，计划等待批准。
+run-note-one-of-two = { $by } 已批准。此规模的计划需要两人批准，还需另一人。
 run-note-sent = 正在下发给代理。
 run-note-received = 所有代理均已收到计划，即使断网也会自行开始。
 run-note-some-silent = 还有代理没有上报本计划的情况。
@@ -131,6 +132,7 @@ run-terms = 计划内容
 run-ramp = 每 { $seconds } 秒 { $batch } 台
 run-excluded = 排除的矿机
 run-id = 计划编号
+step-approved-by-one = 两人之一已批准
 step-pending = 已下达
 step-approved = 已批准
 step-executing = 正在停机
@@ -198,6 +200,9 @@ stop-button-pending = 取消计划
 stop-back = 让它继续
 
 # 错误
+error-approval-size = 此规模的计划须由审批人、管理员或所有者批准。
+error-approval-program = 此规模的计划需要两人批准，API 密钥不能算作其中之一。
+error-approval-twice = 您已批准此计划，还需另一人批准。
 error-plan-key = 此编号已用于另一个计划，请重新预览。
 error-plan-not-pending = 此计划已不再等待批准。
 error-plan-over = 此计划的时间已过，请重新下达。

@@ -23,6 +23,7 @@ tab-curtailment = 限电
 role-owner = 所有者
 role-admin = 管理员
 role-operator = 运营人员
+role-approver = 审批人
 role-technician = 技术员
 role-viewer = 只读用户
 

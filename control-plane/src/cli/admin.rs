@@ -3,6 +3,7 @@
 use crate::agents::ca::Authority;
 use crate::agents::{broker_files, ceremony, certificates, tokens};
 use crate::config::Config;
+use crate::curtailment::approval::{self, ApprovalRule};
 use crate::curtailment::request::{Ramp, Rules};
 use crate::curtailment::usual::{self, Usual};
 use crate::error::{Error, Kind, Result};
@@ -12,7 +13,7 @@ use crate::store::Stores;
 use crate::telemetry::retention;
 use clap::{Args, Subcommand};
 use hashinsight_protocol::ids::AgentId;
-use hashinsight_protocol::units::{DurationMs, Millis};
+use hashinsight_protocol::units::{DurationMs, Millis, Watts};
 use std::path::{Path, PathBuf};
 
 /// Who is named in the audit log.
@@ -135,6 +136,44 @@ pub enum Site {
         #[command(flatten)]
         change: UsualChange,
     },
+    /// Show or set who may approve curtailment plans of which size
+    Approval {
+        /// Name or id of the site
+        #[arg(long)]
+        site: String,
+        #[command(flatten)]
+        change: ApprovalChange,
+    },
+}
+
+/// What is changed; the rest stays.
+#[derive(Args)]
+pub struct ApprovalChange {
+    /// The largest plan that an operator approves; larger ones need an approver, administrator or owner
+    #[arg(long, value_name = "KW")]
+    operator_up_to_kw: Option<u32>,
+    /// Operators approve plans of any size
+    #[arg(long, conflicts_with = "operator_up_to_kw")]
+    operator_any: bool,
+    /// Larger plans take two people
+    #[arg(long, value_name = "KW")]
+    two_above_kw: Option<u32>,
+    /// One person approves plans of any size
+    #[arg(long, conflicts_with = "two_above_kw")]
+    one_any: bool,
+}
+
+impl ApprovalChange {
+    fn of(&self, rule: ApprovalRule) -> ApprovalRule {
+        let limit = |kw: Option<u32>, any: bool, before: Option<Watts>| {
+            let kw = kw.and_then(|kw| Watts::from_kilowatts(f64::from(kw)));
+            if any { None } else { kw.or(before) }
+        };
+        ApprovalRule {
+            operator_up_to: limit(self.operator_up_to_kw, self.operator_any, rule.operator_up_to),
+            two_above: limit(self.two_above_kw, self.one_any, rule.two_above),
+        }
+    }
 }
 
 /// What is changed; the rest stays.
@@ -187,7 +226,7 @@ pub enum User {
     Add {
         #[arg(long)]
         name: String,
-        /// owner, admin, operator, technician or viewer
+        /// owner, admin, operator, approver, technician or viewer
         #[arg(long)]
         role: String,
     },
@@ -300,6 +339,22 @@ pub async fn run(command: Admin, config: &Config, stores: &Stores, now: Millis) 
             }
             println!("down {} miners every {} s", ramp_down.batch, ramp_down.every_s);
             println!("up {} miners every {} s", ramp_up.batch, ramp_up.every_s);
+        }
+        Admin::Site(Site::Approval { site, change }) => {
+            let site = sites::find(db, &site).await?;
+            let before = approval::rule(db, site.id).await?;
+            let after = change.of(before);
+            if after != before {
+                approval::set_rule(db, site.id, after, WHO, now).await?;
+            }
+            match after.operator_up_to {
+                Some(limit) => println!("an operator approves plans up to {limit}"),
+                None => println!("an operator approves plans of any size"),
+            }
+            match after.two_above {
+                Some(limit) => println!("plans above {limit} take two people"),
+                None => println!("one person approves plans of any size"),
+            }
         }
         Admin::EnrolToken { site, valid_minutes } => {
             let site = sites::find(db, &site).await?;

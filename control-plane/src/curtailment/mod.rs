@@ -2,13 +2,14 @@
 //!
 //! # Rules
 //! - A preview runs the agents' own engine over the latest readings; it writes nothing.
-//! - A plan does nothing until it is approved. Approval divides it among the site's agents, and what each
-//!   gets is signed.
+//! - A plan does nothing until it is approved, by as many people as its site asks for. Approval divides it
+//!   among the site's agents, and what each gets is signed.
 //! - Where a plan stands follows from its agents' reports alone; the control plane never assumes that
 //!   something has happened because it was sent.
 //! - Stopping is an order of its own: it reaches an agent at once, and its ramp is the agent's to keep.
 //! - [`serve`] takes no input: it reads what is open and brings documents in line, after a crash too.
 
+pub mod approval;
 pub mod documents;
 pub mod fleet_view;
 pub mod progress;

@@ -1,13 +1,15 @@
 //! What operators do with plans: preview, order, approve, stop.
 
+use super::approval;
 use super::fleet_view::{self, FleetView};
 use super::request::{PlanRequest, Share};
 use super::share::divide;
 use super::state::{PlanState, after_report};
-use super::store::{self, StoredPlan};
+use super::store::{self, Approval, StoredPlan};
 use super::usual;
 use crate::App;
 use crate::error::{Error, Result};
+use crate::identity::Caller;
 use crate::store::Tx;
 use crate::web::i18n::Message;
 use hashinsight_curtailment::{Book, Policy, Preview, preview};
@@ -101,11 +103,14 @@ pub async fn create(app: &App, request: PlanRequest, key: Option<&str>, who: &st
     Ok(plan)
 }
 
-/// Divides a pending plan among the site's agents by the present readings and hands it to them.
+/// Takes somebody's approval of a pending plan. With the last one that it takes, it is divided among the
+/// site's agents by the present readings and handed to them; until then it stays pending.
 ///
 /// # Errors
-/// The plan isn't pending, its time is over, nothing can be stopped, or a database fails.
-pub async fn approve(app: &App, id: PlanId, who: &str) -> Result<StoredPlan> {
+/// The plan isn't pending, its time is over, nothing can be stopped, the caller's word does not count
+/// ([`approval`]), or a database fails.
+pub async fn approve(app: &App, id: PlanId, caller: &Caller) -> Result<StoredPlan> {
+    let who = caller.name.as_str();
     let plan = store::plan(&app.stores.business, id).await?;
     let now = app.clock.now();
     // A plan that was to start at once starts when it is approved, and lasts as long as was asked.
@@ -123,10 +128,22 @@ pub async fn approve(app: &App, id: PlanId, who: &str) -> Result<StoredPlan> {
     if seen.shares.is_empty() {
         return Err(Error::conflict(Message::key("error-plan-nothing")));
     }
+    let rule = approval::rule(&app.stores.business, plan.site).await?;
+    let size = plan.request.target().unwrap_or(seen.preview.reduces);
     let mut tx = app.stores.business.begin().await?;
     let plan = store::plan_in(&mut tx, id).await?;
     if plan.state != PlanState::Pending {
         return Err(Error::conflict(Message::key("error-plan-not-pending")));
+    }
+    let is_enough = rule.judge(size, caller, &store::approvals_in(&mut tx, id).await?)?;
+    let approval = Approval { user: caller.user, who: who.to_owned(), at: now };
+    store::add_approval(&mut tx, id, &approval).await?;
+    if !is_enough {
+        store::approved_by_one(&mut tx, &plan, now, who).await?;
+        crate::audit::record(&mut tx, now, who, "plan.approve.one", &id.to_string(), "").await?;
+        tx.commit().await?;
+        app.live.changed(plan.site);
+        return store::plan(&app.stores.business, id).await;
     }
     store::set_shares(&mut tx, id, &seen.shares).await?;
     store::approve(&mut tx, &plan, now, who, start, end).await?;

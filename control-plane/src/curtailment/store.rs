@@ -5,10 +5,12 @@ use super::state::PlanState;
 use crate::error::{Error, Result};
 use crate::store::{Db, Tx};
 use crate::{args, row};
-use hashinsight_protocol::ids::{AgentId, MinerId, PlanId, SiteId};
+use hashinsight_protocol::ids::{AgentId, MinerId, PlanId, SiteId, UserId};
 use hashinsight_protocol::units::{Hashrate, Millis, Watts};
 use std::collections::BTreeMap;
 
+/// Why a plan's history has a line for an approval that does not suffice alone.
+pub const APPROVED_BY_ONE: &str = "approved by one of two";
 /// Why a plan's history has a line for a stop by hand.
 pub const STOPPED: &str = "stopped by hand";
 pub const STOPPED_BY_FORCE: &str = "stopped by hand, dwell times broken";
@@ -195,6 +197,45 @@ pub async fn approve(
     )
     .await?;
     Ok(())
+}
+
+row! {
+    /// One person's approval of a plan.
+    #[derive(Clone, Debug, serde::Serialize)]
+    pub struct Approval {
+        pub user: UserId,
+        pub who: String,
+        pub at: Millis,
+    }
+}
+
+const APPROVALS: &str = "select user_id, who, at from plan_approvals where plan_id = $1 order by at, user_id";
+
+pub async fn approvals(db: &Db, id: PlanId) -> Result<Vec<Approval>> {
+    db.fetch_all(APPROVALS, args![id]).await
+}
+
+pub async fn approvals_in(tx: &mut Tx, id: PlanId) -> Result<Vec<Approval>> {
+    tx.fetch_all(APPROVALS, args![id]).await
+}
+
+/// Keeps that one more person has approved; somebody who has before changes nothing.
+pub async fn add_approval(tx: &mut Tx, id: PlanId, approval: &Approval) -> Result<()> {
+    tx.execute(
+        "insert into plan_approvals (plan_id, user_id, who, at) values ($1, $2, $3, $4)
+         on conflict (plan_id, user_id) do nothing",
+        args![id, approval.user, &approval.who, approval.at],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Writes down that the plan waits for another person still.
+///
+/// # Errors
+/// Somebody changed the plan meanwhile: a conflict.
+pub async fn approved_by_one(tx: &mut Tx, plan: &StoredPlan, at: Millis, who: &str) -> Result<()> {
+    change_state(tx, plan, PlanState::Pending, at, who, APPROVED_BY_ONE).await
 }
 
 pub async fn mark_stopped(tx: &mut Tx, plan: &StoredPlan, at: Millis, who: &str, force: bool) -> Result<()> {

@@ -83,6 +83,8 @@ pub struct PlanBody {
     pub request: PlanRequest,
     pub created_by: String,
     pub created_at: Millis,
+    /// Who has approved it, in their order: a large plan takes two people.
+    pub approvals: Vec<store::Approval>,
     pub approved_by: Option<String>,
     pub approved_at: Option<Millis>,
     pub starts_at: Millis,
@@ -113,6 +115,7 @@ impl PlanBody {
             state: plan.state.name().to_owned(),
             created_by: plan.created_by,
             created_at: plan.created_at,
+            approvals: store::approvals(db, plan.id).await?,
             approved_by: plan.approved_by,
             approved_at: plan.approved_at,
             starts_at: plan.starts_at,

@@ -10,6 +10,8 @@ pub enum Role {
     Owner,
     Admin,
     Operator,
+    /// Approves and stops plans that others order.
+    Approver,
     Technician,
     Viewer,
 }
@@ -30,13 +32,15 @@ pub enum Permission {
 }
 
 impl Role {
-    pub const ALL: [Self; 5] = [Self::Owner, Self::Admin, Self::Operator, Self::Technician, Self::Viewer];
+    pub const ALL: [Self; 6] =
+        [Self::Owner, Self::Admin, Self::Operator, Self::Approver, Self::Technician, Self::Viewer];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Owner => "owner",
             Self::Admin => "admin",
             Self::Operator => "operator",
+            Self::Approver => "approver",
             Self::Technician => "technician",
             Self::Viewer => "viewer",
         }
@@ -57,6 +61,7 @@ impl Role {
             Self::Owner | Self::Admin | Self::Operator => {
                 matches!(permission, ViewFleet | ExportReadings | OrderPlans | RunPlans | SeeMetrics)
             }
+            Self::Approver => matches!(permission, ViewFleet | ExportReadings | RunPlans),
             Self::Technician => matches!(permission, ViewFleet | ExportReadings),
             Self::Viewer => matches!(permission, ViewFleet),
         }

@@ -37,7 +37,7 @@ pub async fn approve(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<axum::Json<PlanBody>> {
-    let plan = service::approve(&app, id.parse()?, &caller.name).await?;
+    let plan = service::approve(&app, id.parse()?, &caller).await?;
     Ok(axum::Json(PlanBody::load(&app, plan).await?))
 }
 

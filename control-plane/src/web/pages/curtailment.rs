@@ -136,10 +136,14 @@ async fn send(app: &App, caller: &Caller, page: Page, site: Site, form: OrderFor
         },
     };
     let href = format!("/plans/{}", plan.id);
-    if plan.state == PlanState::Pending && caller.may(Permission::RunPlans) {
-        match service::approve(app, plan.id, &caller.name).await {
+    let approvals = store::approvals(&app.stores.business, plan.id).await?;
+    let is_mine = approvals.iter().any(|approval| approval.user == caller.user);
+    if plan.state == PlanState::Pending && caller.may(Permission::RunPlans) && !is_mine {
+        match service::approve(app, plan.id, caller).await {
             // Whoever came first has approved it; or it can't be now, which its own page says.
             Ok(_) => {}
+            // It is for somebody else to approve: its page says so.
+            Err(error) if error.kind() == Kind::Forbidden => {}
             Err(error) if error.kind() == Kind::Conflict => {
                 let is_pending =
                     store::plan(&app.stores.business, plan.id).await?.state == PlanState::Pending;

@@ -120,7 +120,7 @@ pub async fn approve(
     Path(id): Path<String>,
 ) -> Result<Response> {
     let id = id.parse::<PlanId>()?;
-    answer(&app, page, id, service::approve(&app, id, &caller.name).await).await
+    answer(&app, page, id, service::approve(&app, id, &caller).await).await
 }
 
 #[derive(Default, Deserialize)]
@@ -144,12 +144,16 @@ pub async fn stop(
 async fn answer(app: &App, mut page: Page, id: PlanId, result: Result<StoredPlan>) -> Result<Response> {
     match result {
         Ok(_) => Ok(Redirect::to(&format!("/plans/{id}")).into_response()),
-        Err(error) if error.kind() == Kind::Conflict => {
+        Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Forbidden) => {
             let plan = store::plan(&app.stores.business, id).await?;
             page.path = format!("/plans/{id}");
             let text = error.text(page.t);
             let template = load(app, page, plan, &TargetParams::default(), Some(text)).await?;
-            Ok((StatusCode::CONFLICT, html(&template)).into_response())
+            let status = match error.kind() {
+                Kind::Forbidden => StatusCode::FORBIDDEN,
+                _ => StatusCode::CONFLICT,
+            };
+            Ok((status, html(&template)).into_response())
         }
         Err(error) => Err(error),
     }
@@ -198,13 +202,21 @@ async fn load(
     let agents = allotments.iter().map(|share| agent.line(share, &dispatches)).collect();
     let may = |permission| page.caller.as_ref().is_some_and(|caller| caller.may(permission));
     let may_run = may(Permission::RunPlans);
+    let approvals = store::approvals(db, plan.id).await?;
+    let has_approved = |caller: &Caller| approvals.iter().any(|approval| approval.user == caller.user);
+    let is_mine = page.caller.as_ref().is_some_and(has_approved);
     let goal = words::goal(t, plan.request.goal);
     Ok(PlanPage {
         id: plan.id.to_string(),
         state: plan.state.name(),
-        note: note(&plan, &agent, &dispatches),
+        note: match approvals.first() {
+            Some(first) if plan.state == PlanState::Pending => {
+                Some(t.with1("run-note-one-of-two", "by", first.who.as_str()))
+            }
+            _ => note(&plan, &agent, &dispatches),
+        },
         error,
-        may_approve: may_run && plan.state == PlanState::Pending,
+        may_approve: may_run && plan.state == PlanState::Pending && !is_mine,
         may_stop: may_run && is_stoppable(&plan),
         is_pending: plan.state == PlanState::Pending,
         until: until(&plan, now),
@@ -426,6 +438,7 @@ fn step(plan: &StoredPlan, line: &HistoryLine, zone: &TimeZone, now: Millis, t: 
     let (state, word, why) = match line.why.as_str() {
         store::STOPPED if is_stop => ("stopped", t.t("step-stopped"), String::new()),
         store::STOPPED_BY_FORCE if is_stop => ("stopped", t.t("step-stopped-force"), String::new()),
+        store::APPROVED_BY_ONE => (state, t.t("step-approved-by-one"), String::new()),
         why => (state, t.t(&format!("step-{state}")), why.to_owned()),
     };
     Step {
@@ -439,6 +452,7 @@ fn step(plan: &StoredPlan, line: &HistoryLine, zone: &TimeZone, now: Millis, t: 
         },
         why: match why.as_str() {
             NOT_APPROVED => t.t("why-not-approved"),
+            store::APPROVED_BY_ONE => String::new(),
             _ => why,
         },
         is_now: false,

@@ -2,12 +2,14 @@
 
 use super::{Answer, Console, NOW, console};
 use crate::args;
+use crate::curtailment::approval::{self, ApprovalRule};
+use crate::curtailment::service;
 use crate::curtailment::state::PlanState;
 use crate::curtailment::store::{self, StoredPlan};
 use crate::identity::Role;
 use axum::http::StatusCode;
 use hashinsight_protocol::ids::{AgentId, MinerId, PlanId};
-use hashinsight_protocol::units::Millis;
+use hashinsight_protocol::units::{Millis, Watts};
 
 /// A signed-in operator and the address of the order form.
 struct Desk {
@@ -256,4 +258,59 @@ async fn a_plan_shows_its_miners_with_their_proofs() {
         assert!(!text.contains(" style=\"") && !text.contains("<script>"));
     }
     assert_eq!(desk.get("/plans/00000000-0000-4000-8000-000000000000").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_large_plan_takes_two_people() {
+    let console = console().await;
+    console.seed(3).await;
+    let (app, site) = (&console.app, console.site.id);
+    let db = &app.stores.business;
+    db.execute("update miners set can_sleep = 1, weak_identity = 0, firmware = 'luxos'", args![])
+        .await
+        .unwrap();
+    let rule = ApprovalRule { operator_up_to: Watts::new(9_000.0), two_above: Watts::new(5_000.0) };
+    approval::set_rule(db, site, rule, "test", NOW).await.unwrap();
+    let order = async |kw: f64| {
+        let order = serde_json::json!({"site": site, "goal": {"reduce_kw": kw}, "minutes": 30});
+        let plan = service::create(app, serde_json::from_value(order).unwrap(), None, "anna").await.unwrap();
+        format!("/plans/{}", plan.id)
+    };
+    let approve = async |path: &str, cookie: &str| {
+        let headers = [("cookie", cookie), ("accept-language", "en")];
+        let csrf = console.get(path, &headers).await.csrf();
+        console.post(&format!("{path}/approve"), &headers, &format!("csrf={csrf}")).await
+    };
+    let anna = console.signed_in("anna", Role::Operator).await;
+    let bo = console.signed_in("bo", Role::Approver).await;
+    let plan = order(6.0).await;
+
+    // One is not enough, however often.
+    assert_eq!(approve(&plan, &anna).await.status, StatusCode::SEE_OTHER);
+    let page = console.get(&plan, &[("cookie", &anna), ("accept-language", "en")]).await;
+    assert!(page.text.contains("somebody else has to approve it too"), "{}", page.text);
+    assert!(!page.text.contains("/approve\""), "the button is for somebody else");
+    let again = approve(&plan, &anna).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert!(again.text.contains("It takes somebody else too"), "{}", again.text);
+
+    // A program is nobody here.
+    let key = console.key(Role::Admin).await;
+    let refused = console.post(&format!("/api/v1{plan}/approve"), &[("authorization", &key)], "").await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    let body = console.get(&format!("/api/v1{plan}"), &[("authorization", &key)]).await.text;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&body["state"], &body["approvals"][0]["who"]), (&"pending".into(), &"anna".into()));
+
+    // The second one sends it.
+    assert_eq!(approve(&plan, &bo).await.status, StatusCode::SEE_OTHER);
+    let body = console.get(&format!("/api/v1{plan}"), &[("authorization", &key)]).await.text;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&body["state"], &body["approved_by"]), (&"approved".into(), &"bo".into()));
+
+    // What is above an operator's limit is not for an operator at all.
+    let plan = order(9.5).await;
+    let refused = approve(&plan, &anna).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.text.contains("for an approver, administrator or owner"), "{}", refused.text);
 }
