@@ -24,7 +24,7 @@ enum Command {
     /// Enrol this gateway with a control plane, by a one-time token.
     #[command(visible_alias = "enrol")]
     Enroll(enrol::EnrolArgs),
-    /// Read or write the list of miners that this agent owns, and lock them.
+    /// The miners that this agent owns: their list, their locks, and what is changed of them by hand.
     #[command(subcommand, visible_alias = "miners")]
     Inventory(inventory::InventoryCommand),
     /// Look for miners in ranges of addresses, and propose the new ones.

@@ -16,6 +16,7 @@
 
 pub mod backlog;
 pub mod watchlist;
+pub mod wish;
 
 use crate::poller::Field;
 use crate::poller::burst::Visited;
@@ -40,6 +41,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use watchlist::Watchlist;
+use wish::Wish;
 
 /// Writes under way at the same time.
 const WRITES: usize = 64;
@@ -79,7 +81,16 @@ pub struct Executor {
 /// What a task has to say.
 enum Answer {
     Visited(Visited),
-    Written { observation: Observation, miner: MinerId },
+    Written {
+        observation: Observation,
+        miner: MinerId,
+    },
+    /// A person wants something changed.
+    Wished(Wish),
+    /// Such a change was sent, or not.
+    Changed {
+        miner: MinerId,
+    },
 }
 
 impl Executor {
@@ -129,7 +140,7 @@ impl Executor {
                     true
                 }
                 Some(answer) = inbox.recv() => {
-                    self.take(answer);
+                    self.take(answer, &stop);
                     false
                 }
                 Ok(()) = readings.changed() => false,
@@ -139,7 +150,7 @@ impl Executor {
                 sleep(GATHER).await;
             }
             while let Ok(answer) = inbox.try_recv() {
-                self.take(answer);
+                self.take(answer, &stop);
             }
             while let Some(ended) = self.tasks.try_join_next() {
                 if let Err(error) = ended {
@@ -151,7 +162,7 @@ impl Executor {
         let _ = timeout(LAST_WRITES, async {
             while self.list.is_writing() {
                 match inbox.recv().await {
-                    Some(answer) => self.take(answer),
+                    Some(answer) => self.take(answer, &stop),
                     None => break,
                 }
             }
@@ -159,7 +170,7 @@ impl Executor {
         .await;
     }
 
-    fn take(&mut self, answer: Answer) {
+    fn take(&mut self, answer: Answer, stop: &CancellationToken) {
         match answer {
             Answer::Visited(Visited { miner, prepared }) => {
                 self.list.visit_ends(miner);
@@ -169,6 +180,8 @@ impl Executor {
                 self.list.write_ends(miner, self.field.contacts.clock.now().boot);
                 self.seen.push(observation);
             }
+            Answer::Wished(wish) => self.grant(wish, stop),
+            Answer::Changed { miner } => self.list.write_ends(miner, self.field.contacts.clock.now().boot),
         }
     }
 

@@ -8,6 +8,7 @@
 //! Limits: [`MAX_BYTES`], [`MAX_ROWS`], [`TEXT_BYTES`] a text. All or nothing: every faulty line is
 //! named with its number and reason, and nothing is changed.
 
+use crate::change;
 use crate::cli::{ConfigArg, Failure};
 use crate::clock::Clock;
 use crate::credentials::{CredentialStore, is_name};
@@ -330,6 +331,14 @@ pub enum InventoryCommand {
     Lock(LockArgs),
     /// Take a lock away again.
     Unlock(LockArgs),
+    /// Restart miners' control boards.
+    Reboot(change::Miners),
+    /// Make miners blink, to find them in their racks.
+    Locate(change::LocateArgs),
+    /// Give miners other pools.
+    Pools(change::PoolsArgs),
+    /// Limit miners' power.
+    Limit(change::LimitArgs),
 }
 
 /// Which miners, and which lock.
@@ -371,6 +380,10 @@ pub async fn run(command: InventoryCommand) -> Result<(), Failure> {
         InventoryCommand::Export(args) => export(&args).await,
         InventoryCommand::Lock(args) => lock(&args, true).await,
         InventoryCommand::Unlock(args) => lock(&args, false).await,
+        InventoryCommand::Reboot(args) => change::reboot(args).await,
+        InventoryCommand::Locate(args) => change::locate(args).await,
+        InventoryCommand::Pools(args) => change::pools(args).await,
+        InventoryCommand::Limit(args) => change::limit(args).await,
     }
 }
 

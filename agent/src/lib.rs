@@ -13,6 +13,7 @@
 //! What is absent: only [`clock`] reads the time of day; only [`store`] knows SQL; only
 //! [`uplink::wire`] knows an MQTT client; nothing here formats a topic or encodes a message.
 
+pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -26,6 +27,7 @@ pub mod identity_files;
 pub mod install;
 pub mod inventory;
 pub mod live;
+pub mod local;
 pub mod poller;
 pub mod probe;
 pub mod readiness;

@@ -12,6 +12,7 @@
 //!   on what could be written down.
 
 pub mod burst;
+pub mod change;
 pub mod contact;
 pub mod devices;
 pub mod follow;
@@ -23,9 +24,11 @@ use crate::live::{Entry, Live};
 use crate::readiness::{self, Report, Terms, Told};
 use crate::store::{Journal, Outbox, StoreError};
 use burst::{Burst, Visited, Yield};
+use change::Sent;
 use contact::{Aside, Contacts, News, Want};
 use devices::Devices;
 use hashinsight_curtailment::Observation;
+use hashinsight_firmware::Change;
 use hashinsight_protocol::clock::MomentV1;
 use hashinsight_protocol::device::PreStateV1;
 use hashinsight_protocol::events::{AlarmKindV1, AlarmV1, EventV1};
@@ -170,6 +173,19 @@ impl Field {
         let (observation, news) = self.contacts.write(entry, wake, pre, self.settings.deadline, &aside).await;
         self.end(cycle, started, Yield { samples: aside.samples(entry.id, started), news }).await;
         observation
+    }
+
+    /// Changes a device as a person wishes. What is read on the way is a small burst of its own.
+    ///
+    /// # Errors
+    /// Why nothing was sent, or what the device said against it.
+    pub async fn change(&self, entry: &Entry, change: &Change) -> Result<Sent, String> {
+        let started = self.contacts.clock.now();
+        let cycle = self.begin(READS_OF_A_WRITE, started).await;
+        let (aside, mut news) = (Aside::default(), Vec::new());
+        let sent = self.contacts.change(entry, change, self.settings.deadline, &aside, &mut news).await;
+        self.end(cycle, started, Yield { samples: aside.samples(entry.id, started), news }).await;
+        sent
     }
 
     /// Announces a burst, so that a crash in the middle of it becomes a counted gap.

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::credentials::CredentialStore;
 use crate::executor::Executor;
 use crate::identity_files::{self, Identity};
+use crate::local;
 use crate::poller::contact::Contacts;
 use crate::poller::devices::Devices;
 use crate::poller::{Field, Poller, Settings, follow};
@@ -75,6 +76,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let field = Arc::new(Field::new(contacts, outbox.clone(), journal.clone(), settings, devices));
     let poller = Poller::new(field.clone(), watched.subscribe());
     let (executor, answers) = Executor::new(field.clone(), config.policy(seed(agent.as_bytes()))).await?;
+    let socket = local::listen(&config.data_dir)
+        .map_err(|error| Failure::new(format!("cannot listen in {}: {error}", config.data_dir.display())))?;
+    let desk = executor.desk();
     let watchdog = Watchdog {
         started: clock.now().boot,
         poller: poller.progress(),
@@ -107,6 +111,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         parts
             .spawn(named("the search for lost miners", Box::pin(follow::run(field, networks, stop.clone()))));
     }
+    parts.spawn(named("the local socket", Box::pin(local::serve(socket, desk, stop.clone()))));
     let data_dir = config.data_dir.clone();
     let (renewing, renew_clock, renew_stop) = (holder.clone(), clock.clone(), stop.clone());
     parts.spawn(named("the renewal", Box::pin(renewing.run(renew_clock, renew_stop))));

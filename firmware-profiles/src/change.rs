@@ -22,6 +22,20 @@ pub enum Change {
 }
 
 impl Change {
+    /// In words, for people and the record: without the pools' passwords.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Reboot => "reboot".to_owned(),
+            Self::Locate { on: true } => "light on".to_owned(),
+            Self::Locate { on: false } => "light off".to_owned(),
+            Self::Pools(pools) => {
+                let each = |pool: &PoolSetting| format!("{} as {}", bare(&pool.url), pool.worker);
+                format!("pools {}", pools.iter().map(each).collect::<Vec<_>>().join(", "))
+            }
+            Self::PowerLimit(watts) => format!("power limit {watts}"),
+        }
+    }
+
     /// In words, for errors: what the device "cannot be".
     pub(crate) fn wish(&self) -> &'static str {
         match self {
@@ -97,13 +111,14 @@ fn fact(holds: bool) -> FactV1 {
     if holds { FactV1::Yes } else { FactV1::No }
 }
 
+/// A pool's address without the scheme that is everywhere the same: some firmwares keep it so.
+fn bare(url: &str) -> String {
+    let url = url.trim().trim_end_matches('/').to_ascii_lowercase();
+    url.strip_prefix("stratum+tcp://").map(str::to_owned).unwrap_or(url)
+}
+
 /// Whether the pools that a device reports begin with those wanted; empty slots do not count.
 fn same_pools(wanted: &[PoolSetting], reading: &Reading) -> bool {
-    // Some firmwares keep an address without the scheme that is everywhere the same.
-    let bare = |url: &str| {
-        let url = url.trim().trim_end_matches('/').to_ascii_lowercase();
-        url.strip_prefix("stratum+tcp://").map(str::to_owned).unwrap_or(url)
-    };
     let found: Vec<(String, Option<&str>)> = reading
         .pools
         .iter()

@@ -4,7 +4,7 @@
 //! alone and the rest of its batch is applied.
 
 use crate::clock::MomentV1;
-use crate::device::CapabilitiesV1;
+use crate::device::{CapabilitiesV1, EvidenceV1};
 use crate::envelope::{Body, WireError, at_most};
 use crate::evidence::{DispatchStepV1, TargetStepV1};
 use crate::ids::{Epoch, MinerId, PlanId};
@@ -54,6 +54,7 @@ pub enum EventV1 {
     Order(OrderResultV1),
     Alarm(AlarmV1),
     Readiness(ReadinessV1),
+    Changed(MinerChangedV1),
 }
 
 /// The agent's program started.
@@ -175,6 +176,20 @@ pub enum AlarmKindV1 {
     Downlink,
 }
 
+/// A person at the site has the agent change something of a miner: rebooted, made to blink, other pools,
+/// another power limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MinerChangedV1 {
+    pub miner: MinerId,
+    /// The change in words, without secrets.
+    pub what: String,
+    /// The name that was given, and the user of the gateway's system.
+    pub by: String,
+    /// `None` while it is about to be sent.
+    pub evidence: Option<EvidenceV1>,
+    pub detail: String,
+}
+
 macro_rules! events {
     ($($variant:ident($type:ident) = $tag:literal, $what:literal $(, $check:path)?;)*) => {
         $(impl Body for $type {
@@ -222,6 +237,7 @@ events! {
     Order(OrderResultV1) = 9, "an order's result";
     Alarm(AlarmV1) = 10, "an alarm";
     Readiness(ReadinessV1) = 11, "a readiness", ReadinessV1::check;
+    Changed(MinerChangedV1) = 12, "a change of a miner";
 }
 
 #[cfg(test)]
@@ -255,7 +271,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), tag in 0u8..13) {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), tag in 0u8..14) {
             let mut tagged = vec![tag];
             tagged.extend_from_slice(&bytes);
             let _ = EventsV1::decode(&tagged);

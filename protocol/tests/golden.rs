@@ -321,6 +321,18 @@ fn events() {
     event("event-readiness-v1", &EventV1::Readiness(ReadinessV1 { miners: vec![ready, blocked] }));
     let alarm = AlarmV1 { kind: AlarmKindV1::Journal, miner: None, text: "the disk is full".into() };
     event("event-alarm-v1", &EventV1::Alarm(alarm));
+    let changed = MinerChangedV1 {
+        miner: miner(1),
+        what: "reboot".into(),
+        by: "li (uid 0)".into(),
+        evidence: Some(EvidenceV1 {
+            accepted: FactV1::Yes,
+            mode: FactV1::NotApplicable,
+            effect: FactV1::Unknown,
+        }),
+        detail: "accepted, after 1.2 s".into(),
+    };
+    event("event-changed-v1", &EventV1::Changed(changed));
     let raw = EventV1::MinerGone(MinerGoneV1 { miner: miner(1) }).raw(moment()).expect("small");
     body("events-v1", &EventsV1 { events: vec![raw] });
 }

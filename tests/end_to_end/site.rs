@@ -91,9 +91,22 @@ fn a_slash_20_is_searched_within_a_minute_and_nothing_is_claimed() {
 
 #[test]
 fn a_capture_that_is_saved_reads_as_the_device_did_and_holds_no_secret() {
+    let firmwares =
+        captures("127.61.0.0/24", "antminer-stock=2,whatsminer-v2,avalon,braiins,luxos,cgminer", 14);
+    assert!(firmwares.len() >= 6, "{firmwares:?}");
+}
+
+#[test]
+fn captures_of_web_interfaces_read_as_well() {
+    let mix = "vnish,epic,auradine,axeos,goldshell,futurebit,sealminer,marathon,hiveon,hammer,elphapex";
+    let firmwares = captures("127.62.0.0/24", mix, 11);
+    assert_eq!(firmwares.len(), 11, "{firmwares:?}");
+}
+
+/// Probes each device of a farm, saves what it said and reads it back; the firmwares recognised.
+fn captures(net: &str, mix: &str, miners: u32) -> BTreeSet<String> {
     let folder = TempDir::new().unwrap();
-    let mix = "antminer-stock=2,whatsminer-v2,avalon,braiins,luxos,cgminer";
-    let (_farm, devices) = lone_farm(folder.path(), "127.61.0.0/24", 14, mix);
+    let (_farm, devices) = lone_farm(folder.path(), net, miners, mix);
     let config = fs::read_to_string(folder.path().join("agent.toml")).unwrap();
     let port = |key: &str| {
         let line = config.lines().find(|line| line.starts_with(key)).unwrap();
@@ -163,7 +176,7 @@ fn a_capture_that_is_saved_reads_as_the_device_did_and_holds_no_secret() {
         let corpus = command.args(["corpus", "--json"]).arg(&saved).output().unwrap();
         assert_eq!(json(&corpus)["reading"]["hashrate_hs"], live["hashrate_hs"], "{address}");
     }
-    assert!(firmwares.len() >= 6, "{firmwares:?}");
+    firmwares
 }
 
 /// Miner ids by address, as the inventory has them.

@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout};
 /// that a site's miners don't come due together.
 const RECOGNISE_AGAIN: DurationMs = DurationMs::from_minutes(30);
 /// Largest reply taken; the longest known is 67 kB.
-const MAX_REPLY: usize = 1 << 20;
+pub(super) const MAX_REPLY: usize = 1 << 20;
 /// The access to a device is looked at again after this long where something stands against a write.
 const ACCESS_AGAIN_SOON: DurationMs = DurationMs::from_minutes(5);
 /// Failed polls after which a device is recognised again when it's back.
@@ -119,7 +119,7 @@ impl Contacts {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(store);
     }
 
-    fn device(&self, state: &State, aside: &Aside) -> Device {
+    pub(super) fn device(&self, state: &State, aside: &Aside) -> Device {
         let name = state.miner.credentials.as_deref();
         Device {
             ip: state.miner.ip,
@@ -251,7 +251,12 @@ impl Contacts {
     }
 
     /// Who answers: a device that was recognised before is only asked who it is.
-    async fn who(&self, entry: &Entry, device: &Device, limits: &Limits) -> Result<Identified, DeviceError> {
+    pub(super) async fn who(
+        &self,
+        entry: &Entry,
+        device: &Device,
+        limits: &Limits,
+    ) -> Result<Identified, DeviceError> {
         let known = {
             let state = entry.state();
             state.identified.clone().filter(|_| !state.suspect)
@@ -263,7 +268,12 @@ impl Contacts {
     }
 
     /// Compares what a device says of itself with what is known of the miner.
-    fn recognise(&self, entry: &Entry, identified: Identified, news: &mut Vec<News>) -> Result<(), Stranger> {
+    pub(super) fn recognise(
+        &self,
+        entry: &Entry,
+        identified: Identified,
+        news: &mut Vec<News>,
+    ) -> Result<(), Stranger> {
         let at = self.clock.now().boot;
         let seen = Known::of(&identified);
         let mut state = entry.state();
@@ -313,7 +323,11 @@ pub struct Aside(Arc<Mutex<Vec<(MomentV1, Reading)>>>);
 impl Aside {
     fn ear(&self, clock: &Clock) -> Heard {
         let (kept, clock) = (self.clone(), clock.clone());
-        Heard::new(move |reading| kept.kept().push((clock.now(), reading)))
+        Heard::new(move |reading| kept.keep(clock.now(), reading))
+    }
+
+    pub(super) fn keep(&self, at: MomentV1, reading: Reading) {
+        self.kept().push((at, reading));
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Vec<(MomentV1, Reading)>> {
@@ -331,8 +345,8 @@ impl Aside {
 }
 
 /// A device that is not, or not provably, the miner.
-struct Stranger {
-    words: String,
+pub(super) struct Stranger {
+    pub(super) words: String,
     is_other: bool,
 }
 

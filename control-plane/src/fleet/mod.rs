@@ -6,6 +6,7 @@
 //! most [`SITES`] sites are kept.
 
 pub mod chart;
+pub mod events;
 pub mod natural;
 pub mod overview;
 pub mod readiness;

@@ -105,6 +105,7 @@ pub async fn apply(tx: &mut Tx, origin: &Origin, event: &Event, effects: &mut Ef
         EventV1::Refused(refused) => list(tx, origin, at, "part_refused", refused).await,
         EventV1::Readiness(told) => readiness::store(tx, origin, at, told).await,
         EventV1::Alarm(alarm) => list(tx, origin, at, "alarm", alarm).await,
+        EventV1::Changed(changed) => list(tx, origin, at, "miner_changed", changed).await,
     }
 }
 

@@ -68,6 +68,7 @@ pub fn table() -> Vec<Route> {
         get("/api/v1/sites", May(ViewFleet), api::sites::list),
         get("/api/v1/sites/{site}/summary", May(ViewFleet), api::sites::summary),
         get("/api/v1/sites/{site}/miners", May(ViewFleet), api::sites::miners),
+        get("/api/v1/sites/{site}/events", May(ViewFleet), api::sites::events),
         get("/api/v1/sites/{site}/readings", May(ExportReadings), api::readings::readings),
         get("/api/v1/sites/{site}/gaps", May(ExportReadings), api::readings::gaps),
         post("/api/v1/plans/preview", May(OrderPlans), api::plans::preview),

@@ -215,7 +215,7 @@ impl<'a> Context<'a> {
         loop {
             let seen = match change {
                 Change::Locate { .. } => self.look_at(&self.profile.light).await,
-                _ => fetch::read(self).await,
+                _ => fetch::read(self).await.inspect(|reading| self.device.tell(reading)),
             };
             if let Ok(reading) = seen {
                 mode = judge_change(change, &reading, &reading).0;

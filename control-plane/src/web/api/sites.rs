@@ -2,6 +2,7 @@
 
 use crate::App;
 use crate::error::{Error, Result};
+use crate::fleet::events::{self, Event};
 use crate::fleet::overview::{self, Overview};
 use crate::fleet::readiness::Readiness;
 use crate::fleet::status::Status;
@@ -141,6 +142,24 @@ pub async fn miners(
     let shown = found.iter().skip(params.offset.unwrap_or(0)).take(limit);
     let miners = shown.map(|(miner, status)| MinerBody::new(miner, *status)).collect();
     Ok(Json(Miners { total: found.len(), miners }))
+}
+
+#[derive(Default, Deserialize)]
+pub struct EventsParams {
+    limit: Option<u32>,
+    /// Only those that arrived before the event of this id.
+    before: Option<i64>,
+    kind: Option<String>,
+}
+
+pub async fn events(
+    State(app): State<Arc<App>>,
+    Path(site): Path<String>,
+    Params(params): Params<EventsParams>,
+) -> Result<Json<Vec<Event>>> {
+    let most = params.limit.unwrap_or(USUAL as u32).min(MOST as u32);
+    let (site, db) = (site.parse()?, &app.stores.business);
+    Ok(Json(events::latest(db, site, params.kind.as_deref(), params.before, most).await?))
 }
 
 /// A program that misspells is told so.
