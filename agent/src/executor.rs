@@ -15,6 +15,7 @@
 //!   device again before it writes.
 
 pub mod backlog;
+pub mod recovered;
 pub mod watchlist;
 pub mod wish;
 
@@ -30,8 +31,10 @@ use hashinsight_protocol::events::EventV1;
 use hashinsight_protocol::evidence::TargetStateV1;
 use hashinsight_protocol::ids::MinerId;
 use hashinsight_protocol::limits::bounded_text;
+use hashinsight_protocol::recovery::HeldMinersV1;
 use hashinsight_protocol::topics::Stream;
 use hashinsight_protocol::units::BootMillis;
+use recovered::Recovered;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,6 +73,7 @@ pub struct Executor {
     /// The journal refused the last step; when it is tried again.
     failing: Option<Instant>,
     seen: Vec<Observation>,
+    recovered: Recovered,
     list: Watchlist,
     last_visits: Option<Instant>,
     tasks: JoinSet<()>,
@@ -110,6 +114,7 @@ impl Executor {
             backlog: Backlog::default(),
             failing: None,
             seen: vec![Observation::Restarted],
+            recovered: Recovered::default(),
             list: Watchlist::default(),
             last_visits: None,
             tasks: JoinSet::new(),
@@ -125,10 +130,16 @@ impl Executor {
         self.progress.clone()
     }
 
-    pub async fn run(mut self, Answers(mut inbox): Answers, stop: CancellationToken) {
+    pub async fn run(
+        mut self,
+        Answers(mut inbox): Answers,
+        mut held_before: mpsc::Receiver<HeldMinersV1>,
+        stop: CancellationToken,
+    ) {
         let mut readings = self.field.live.readings();
         loop {
             readings.mark_unchanged();
+            self.recover(&mut held_before).await;
             let next = self.step(&stop).await;
             let urgent = tokio::select! {
                 () = stop.cancelled() => break,
@@ -141,6 +152,10 @@ impl Executor {
                 }
                 Some(answer) = inbox.recv() => {
                     self.take(answer, &stop);
+                    false
+                }
+                Some(held) = held_before.recv() => {
+                    self.recovered.add(held);
                     false
                 }
                 Ok(()) = readings.changed() => false,
@@ -216,9 +231,7 @@ impl Executor {
         if let Some(at) = step.next {
             next = next.min(now + wait(moment, at));
         }
-        if let Some(again) = self.failing {
-            next = next.min(again);
-        }
+        next = [self.failing, self.recovered.until()].into_iter().flatten().fold(next, Instant::min);
         if let Some(at) = self.visit(&step, moment, now, stop) {
             next = next.min(at);
         }

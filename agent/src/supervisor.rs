@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const EXECUTOR_HANGS: DurationMs = DurationMs::from_secs(120);
 /// The outbox answers within this or hangs.
 const OUTBOX_HANGS: Duration = Duration::from_secs(30);
+/// Messages of what an earlier journal held that may wait; what has no room is sent again.
+const HELD_MESSAGES: usize = 32;
 /// The good time is remembered this often, for the next start.
 const REMEMBER: DurationMs = DurationMs::from_minutes(60);
 
@@ -85,6 +87,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         poller_hangs: DurationMs::from_secs(u64::from(config.cycle_s) * 3 + 60),
         executor: executor.progress(),
     };
+    let (held_before, recovered) = mpsc::channel(HELD_MESSAGES);
     let uplink = Uplink {
         agent,
         sealer: identity.sealer(),
@@ -94,6 +97,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         clock: clock.clone(),
         outbox: outbox.clone(),
         journal: journal.clone(),
+        held_before,
         watched,
         watched_cycle_s: u16::try_from(config.watched_cycle_s).unwrap_or(u16::MAX),
         stop: stop.clone(),
@@ -105,7 +109,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         name
     };
     parts.spawn(named("the poller", Box::pin(poller.run(stop.clone()))));
-    parts.spawn(named("the executor", Box::pin(executor.run(answers, stop.clone()))));
+    parts.spawn(named("the executor", Box::pin(executor.run(answers, recovered, stop.clone()))));
     if config.follow {
         let networks = config.networks().map_err(Failure::new)?;
         parts

@@ -18,6 +18,7 @@ pub mod order;
 pub mod plan;
 pub mod presence;
 pub mod readiness;
+pub mod recovery;
 pub mod signing;
 pub mod telemetry;
 pub mod topics;

@@ -33,6 +33,9 @@ pub const CERTIFICATE_BYTES: usize = 4096;
 /// A request or reply of enrolment and certificate renewal.
 pub const ENROLMENT_BYTES: usize = 64 * 1024;
 
+/// Miners of one message of [`crate::recovery`].
+pub const HELD_MINERS: usize = 1000;
+
 /// Cuts a text to [`TEXT_BYTES`] at a character's end, control characters replaced.
 pub fn bounded_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(TEXT_BYTES));

@@ -35,6 +35,8 @@ pub enum Down {
     Order,
     /// The list of keys to trust, signed by the root.
     Keys,
+    /// What an earlier journal of the agent held asleep.
+    Held,
 }
 
 impl Stream {
@@ -69,7 +71,7 @@ impl Stream {
 }
 
 impl Down {
-    pub const ALL: [Self; 5] = [Self::Ack, Self::Welcome, Self::Desired, Self::Order, Self::Keys];
+    pub const ALL: [Self; 6] = [Self::Ack, Self::Welcome, Self::Desired, Self::Order, Self::Keys, Self::Held];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,6 +80,7 @@ impl Down {
             Self::Desired => "desired",
             Self::Order => "order",
             Self::Keys => "keys",
+            Self::Held => "held",
         }
     }
 
@@ -89,6 +92,7 @@ impl Down {
             Self::Desired => 67,
             Self::Order => 68,
             Self::Keys => 69,
+            Self::Held => 70,
         }
     }
 

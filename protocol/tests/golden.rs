@@ -15,6 +15,7 @@ use hashinsight_protocol::order::{CommandV1, OrderV1};
 use hashinsight_protocol::plan::*;
 use hashinsight_protocol::presence::*;
 use hashinsight_protocol::readiness::*;
+use hashinsight_protocol::recovery::*;
 use hashinsight_protocol::signing::SigningKey;
 use hashinsight_protocol::telemetry::{PollV1, SampleV1, TelemetryV1};
 use hashinsight_protocol::topics::{Down, Stream, Topic};
@@ -335,6 +336,24 @@ fn events() {
     event("event-changed-v1", &EventV1::Changed(changed));
     let raw = EventV1::MinerGone(MinerGoneV1 { miner: miner(1) }).raw(moment()).expect("small");
     body("events-v1", &EventsV1 { events: vec![raw] });
+}
+
+#[test]
+fn recovery() {
+    let held = HeldMinerV1 {
+        miner: miner(1),
+        plan: PlanId::from_random([0x9a; 16]),
+        interval: 3,
+        pre: PreStateV1 {
+            mode: ModeV1::Normal,
+            vendor_mode: Some(0),
+            limit: Some(watts(3_250.0)),
+            profile: Some("default".into()),
+            config_hash: Some([0xc0; 32]),
+        },
+        power_before: Some(watts(3_240.0)),
+    };
+    body("held-miners-v1", &HeldMinersV1 { document: 7, miners: vec![held] });
 }
 
 #[test]

@@ -114,7 +114,9 @@ fn a_miner_is_found_limited_and_restarted_by_hand_but_not_under_a_plan() {
     // A miner that a plan holds is left to the plan.
     let mut order = hashinsight_demo::world::reduction(&site, 20.0, 5);
     order["goal"] = json!("all");
-    world.api.post("/api/v1/plans", &order).unwrap();
+    let plan = world.api.post("/api/v1/plans", &json!({"plan": order})).unwrap();
+    let id = plan["id"].as_str().unwrap();
+    world.api.post(&format!("/api/v1/plans/{id}/approve"), &json!({})).unwrap();
     until("the plan to take the miner", Duration::from_secs(60), || {
         world.check()?;
         let settings = farm::settings(world.agents[0].control)?;

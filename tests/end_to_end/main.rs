@@ -5,6 +5,7 @@
 mod by_hand;
 mod console;
 mod crash;
+mod gateway;
 mod mistakes;
 mod plan;
 mod probe;

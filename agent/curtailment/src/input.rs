@@ -5,6 +5,7 @@ use hashinsight_protocol::device::{FactV1, ModeV1, PowerSourceV1, PreStateV1};
 use hashinsight_protocol::ids::{BootId, MinerId};
 use hashinsight_protocol::plan::{PlanV1, RampV1};
 use hashinsight_protocol::readiness::BlockerV1;
+use hashinsight_protocol::recovery::HeldMinerV1;
 use hashinsight_protocol::units::{BootMillis, DurationMs, Hashrate, Millis, Watts};
 use serde::{Deserialize, Serialize};
 
@@ -195,6 +196,8 @@ pub enum Observation {
     PrepareFailed { miner: MinerId, why: String, identity_mismatch: bool },
     /// The device's reply to a write; `accepted: Unknown` when the reply was lost.
     Written { miner: MinerId, wake: bool, accepted: FactV1, mode: FactV1, detail: String },
+    /// An earlier journal of this agent held a miner, says the control plane.
+    HeldBefore(HeldMinerV1),
     /// The write failed, or wasn't sent; whether it took effect is unknown.
     WriteFailed { miner: MinerId, wake: bool, why: String, identity_mismatch: bool },
 }

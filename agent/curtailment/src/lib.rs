@@ -40,6 +40,7 @@ mod hold;
 mod input;
 mod preview;
 mod ramp;
+mod recovered;
 mod restore;
 mod selection;
 mod steady;

@@ -78,6 +78,10 @@ pub fn step(
     }
     draft.take_readings();
     draft.take_orders();
+    // After what starts: a hold whose plan goes on joins its dispatch.
+    for observation in seen {
+        draft.take_recovered(observation);
+    }
     for key in draft.dispatches() {
         draft.ramp_down(key);
     }

@@ -96,7 +96,8 @@ impl Draft<'_> {
                 }
                 self.put_hold(hold);
             }
-            Observation::Prepared { .. } | Observation::PrepareFailed { .. } => {}
+            Observation::Prepared { .. } | Observation::PrepareFailed { .. } | Observation::HeldBefore(_) => {
+            }
         }
     }
 

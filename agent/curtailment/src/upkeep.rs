@@ -64,7 +64,7 @@ impl Draft<'_> {
     }
 
     /// A dispatch that wakes: the one there was, or one in the place of one that is lost.
-    fn revive(&mut self, key: DispatchKey) {
+    pub fn revive(&mut self, key: DispatchKey) {
         let mut dispatch = self.book.dispatches.get(&key).cloned().unwrap_or_else(|| {
             let ramp = self.policy.orphan_ramp;
             DispatchRecord {

@@ -7,6 +7,7 @@ use hashinsight_curtailment::*;
 use hashinsight_protocol::evidence::{DispatchStateV1, TargetStateV1};
 use hashinsight_protocol::ids::PlanId;
 use hashinsight_protocol::plan::*;
+use hashinsight_protocol::recovery::HeldMinerV1;
 use hashinsight_protocol::units::{DurationMs, Millis, Watts};
 use sim::device::{ASLEEP, EFFICIENT, Kind, NORMAL, Spec};
 use sim::scenario::{Fault, PlanSpec, Scenario, miner_id};
@@ -431,6 +432,50 @@ fn holds_whose_dispatch_is_lost_are_woken() {
     w.edit = Some(Box::new(|held, _| held.cancelled = true));
     w.run_to(120);
     assert_eq!(asleep(&w).len(), 0);
+    assert!(w.book.holds.is_empty());
+}
+
+/// Loses the journal, and is told by the control plane what it held.
+fn lose_the_journal(w: &mut World) {
+    let holds: Vec<_> = w.book.holds.values().cloned().collect();
+    w.book = Book::default();
+    w.outcomes.extend(holds.iter().map(|hold| {
+        let held = HeldMinerV1 {
+            miner: hold.miner,
+            plan: hold.owner.plan,
+            interval: hold.owner.interval,
+            pre: hold.pre.clone(),
+            power_before: hold.power_before,
+        };
+        (0, Observation::HeldBefore(held))
+    }));
+}
+
+#[test]
+fn what_a_lost_journal_held_goes_on_with_its_plan_and_is_woken_at_its_end() {
+    let mut w = world((0..10).map(good).collect(), vec![plan(1, reduce(8.9, 0.0))]);
+    w.run_to(60);
+    assert_eq!(asleep(&w), [0, 1, 2]);
+    lose_the_journal(&mut w);
+    w.run_to(120);
+    assert_eq!(asleep(&w), [0, 1, 2], "no other is stopped for them, none is woken early");
+    let (_, step) = last(&w, 1);
+    assert_eq!((step.reached, step.targets), (watts(3.0 * 2985.0), 3));
+    assert!(w.devices.iter().all(|device| device.stops.len() <= 1), "none is stopped again");
+    w.run_to(660);
+    assert_eq!(asleep(&w), [0usize; 0]);
+    assert!(w.devices.iter().all(|device| device.setting == NORMAL));
+    assert!(w.book.holds.is_empty());
+}
+
+#[test]
+fn what_a_lost_journal_held_for_a_plan_that_is_over_is_woken() {
+    let mut w = world((0..4).map(good).collect(), vec![plan(1, GoalV1::All)]);
+    w.run_to(60);
+    lose_the_journal(&mut w);
+    w.edit = Some(Box::new(|held, _| held.cancelled = true));
+    w.run_to(120);
+    assert_eq!(asleep(&w), [0usize; 0]);
     assert!(w.book.holds.is_empty());
 }
 

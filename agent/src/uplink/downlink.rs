@@ -6,6 +6,7 @@ use hashinsight_protocol::envelope::{Body, Envelope, WireError};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::order::OrderV1;
 use hashinsight_protocol::presence::{AckV1, WelcomeV1};
+use hashinsight_protocol::recovery::HeldMinersV1;
 use hashinsight_protocol::signing::VerifyingKey;
 use hashinsight_protocol::topics::{Down, Topic};
 use hashinsight_protocol::trust::SignedTrustV1;
@@ -20,6 +21,7 @@ pub(crate) enum Word {
     Order(OrderV1),
     /// To be judged by the root's signature in it.
     Keys(SignedTrustV1),
+    Held(HeldMinersV1),
 }
 
 /// Why a message is not taken.
@@ -56,6 +58,7 @@ pub(crate) fn open(
         Down::Welcome => Word::Welcome(WelcomeV1::decode(envelope.body)?),
         Down::Order => Word::Order(OrderV1::decode(envelope.body)?),
         Down::Keys => Word::Keys(SignedTrustV1::decode(envelope.body)?),
+        Down::Held => Word::Held(HeldMinersV1::decode(envelope.body)?),
         Down::Desired => {
             let document = DesiredDocumentV1::decode(envelope.body)?;
             if document.agent != agent {

@@ -32,13 +32,14 @@ use crate::renewal::Holder;
 use crate::store::{Journal, Outbox, Sealer};
 use crate::trust::Trust;
 use hashinsight_protocol::ids::AgentId;
+use hashinsight_protocol::recovery::HeldMinersV1;
 use hashinsight_protocol::units::Millis;
 use ring::rand::{SecureRandom, SystemRandom};
 use session::End;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::{Connect, MqttConnector};
@@ -58,6 +59,8 @@ pub struct Uplink {
     pub clock: Clock,
     pub outbox: Outbox,
     pub journal: Journal,
+    /// What an earlier journal of this agent held goes to the executor.
+    pub held_before: mpsc::Sender<HeldMinersV1>,
     pub watched: watch::Sender<Option<Watched>>,
     /// The cycle while a welcome says that somebody watches.
     pub watched_cycle_s: u16,

@@ -347,6 +347,13 @@ impl<W: Wire> Session<'_, W> {
                 }
             }
             Ok(Word::Order(order)) => self.order(order).await,
+            Ok(Word::Held(held)) => {
+                let count = held.miners.len();
+                // It is sent again until the miners are reported from this journal.
+                if self.uplink.held_before.try_send(held).is_ok() {
+                    tracing::warn!(count, "the control plane knows of miners that an earlier journal held");
+                }
+            }
             Ok(Word::Keys(signed)) => match self.uplink.trust.learn(&signed) {
                 Ok(false) => {}
                 Ok(true) => tracing::info!(version = self.uplink.trust.version(), "a trust list is taken"),

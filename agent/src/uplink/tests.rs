@@ -173,6 +173,7 @@ impl Site {
             clock: clock.clone(),
             outbox: outbox.clone(),
             journal: journal.clone(),
+            held_before: mpsc::channel(1).0,
             watched,
             watched_cycle_s: 10,
             stop: stop.clone(),

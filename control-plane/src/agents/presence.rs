@@ -12,7 +12,8 @@ use crate::store::{Db, Tx};
 use hashinsight_protocol::clock::ClockStateV1;
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::limits::bounded_text;
-use hashinsight_protocol::presence::HelloV1;
+use hashinsight_protocol::presence::{HelloV1, StreamStateV1};
+use hashinsight_protocol::topics::Stream;
 use hashinsight_protocol::units::Millis;
 
 /// A skew above this is a wrong clock: readings of that time are kept and not believed.
@@ -30,14 +31,17 @@ pub async fn hello(tx: &mut Tx, agent: AgentId, hello: &HelloV1, now: Millis) ->
     };
     // Ahead is positive. An absurd clock must not overflow the difference.
     let skew = hello.clock.wall.0.saturating_sub(now.0);
+    let of_evidence = |s: &&StreamStateV1| s.stream == Stream::Evidence.number();
+    let journal = hello.streams.iter().find(of_evidence).map(|state| state.epoch);
     tx.execute(
         "insert into agent_presence
-             (agent_id, session, online, seen_at, clock_skew_ms, clock_state, document_held)
-         values ($1, $2, 1, $3, $4, $5, $6)
+             (agent_id, session, online, seen_at, clock_skew_ms, clock_state, document_held, journal)
+         values ($1, $2, 1, $3, $4, $5, $6, $7)
          on conflict (agent_id) do update set session = excluded.session, online = 1,
              seen_at = excluded.seen_at, clock_skew_ms = excluded.clock_skew_ms,
-             clock_state = excluded.clock_state, document_held = excluded.document_held",
-        args![agent, hello.session, now, skew, state, hello.document],
+             clock_state = excluded.clock_state, document_held = excluded.document_held,
+             journal = excluded.journal",
+        args![agent, hello.session, now, skew, state, hello.document, journal],
     )
     .await?;
     tx.execute("update agents set version = $2 where id = $1", args![agent, bounded_text(&hello.version)])

@@ -8,12 +8,13 @@
 //! - **The trust list** goes before everything else on a connection: an agent that was away may know none
 //!   of the keys that sign the rest.
 //! - **An order** is repeated until its result comes or it expires.
+//! - **What an earlier journal held** is told to an agent that has lost it ([`super::recovery`]).
 //! - **Watching** a site asks its agents for short cycles, a few minutes at a time; such orders are not
 //!   kept, since they run out by themselves.
 //! - **After a restored backup** an agent may hold a higher version than the database knows: the
 //!   document is issued again above it, so that the agent takes it.
 
-use super::Link;
+use super::{Link, recovery};
 use crate::agents::presence;
 use crate::error::{Error, Result};
 use crate::random;
@@ -194,6 +195,8 @@ async fn issue_above(app: &App, tx: &mut Tx, agent: AgentId, reported: u64) -> R
 enum What {
     Document(u64),
     Order(OrderId),
+    /// Miners that an earlier journal held.
+    Held,
 }
 
 /// When what was sent, and when it is due again.
@@ -272,6 +275,8 @@ async fn reconcile(app: &App, link: &Link, attempts: &mut Attempts) -> Result<()
     let lacking: Vec<_> = orders
         .into_iter()
         .map(|(agent, order)| (agent, What::Order(order)))
+        // Known before the document starts what it says anew.
+        .chain(recovery::agents(app).await?.into_iter().map(|agent| (agent, What::Held)))
         .chain(documents.into_iter().map(|(agent, version)| (agent, What::Document(version))))
         .collect();
     attempts.keep(&lacking.iter().copied().collect());
@@ -284,6 +289,14 @@ async fn reconcile(app: &App, link: &Link, attempts: &mut Attempts) -> Result<()
             What::Order(order) => {
                 let sql = "select envelope from orders where id = $1";
                 (Down::Order, db.fetch_optional(sql, args![order]).await?)
+            }
+            What::Held => {
+                for held in recovery::of(app, agent).await? {
+                    let count = held.miners.len();
+                    tracing::warn!(%agent, count, "An agent is told what its earlier journal held.");
+                    send(app, link, agent, Down::Held, &held);
+                }
+                continue;
             }
             What::Document(_) => {
                 let sql = "select envelope from desired_documents where agent_id = $1";

@@ -7,6 +7,7 @@ mod heard;
 pub mod ingest;
 mod link;
 mod nudge;
+mod recovery;
 mod refusals;
 pub mod remote;
 pub mod streams;

@@ -34,7 +34,8 @@ macro_rules! steps {
     };
 }
 
-const BUSINESS: &[Step] = steps!("business": 1 "0001_initial", 2 "0002_readiness", 3 "0003_approval");
+const BUSINESS: &[Step] =
+    steps!("business": 1 "0001_initial", 2 "0002_readiness", 3 "0003_approval", 4 "0004_journals");
 const TELEMETRY: &[Step] = steps!("telemetry": 1 "0001_initial", 2 "0002_retention");
 
 impl Stores {

@@ -84,7 +84,7 @@ pub struct World {
     seen: Vec<Observation>,
     /// Reads under way: what they will tell, and when.
     reads: BTreeMap<usize, (u64, Observation)>,
-    outcomes: Vec<(u64, Observation)>,
+    pub outcomes: Vec<(u64, Observation)>,
     readings: Vec<Option<MinerReading>>,
     last_read: BTreeMap<usize, (u64, PreStateV1)>,
     last_write: BTreeMap<usize, u64>,
