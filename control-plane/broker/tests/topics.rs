@@ -36,7 +36,7 @@ async fn own_topics_pass_both_ways() {
     other.expect_alive().await;
     let counters = site.broker.counters();
     assert_eq!((counters.up_messages, counters.up_bytes), (6, 102));
-    assert_eq!((counters.down_messages, counters.down_bytes), (5, 20));
+    assert_eq!((counters.down_messages, counters.down_bytes), (6, 24));
     assert_eq!((counters.connected, counters.admitted), (2, 2));
     assert!(counters.refusals().all(|(_, count)| count == 0));
 }
