@@ -8,7 +8,7 @@ use crate::world::{World, reduction};
 use crate::{Failure, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Share of the site's power that the plan takes off.
 const SHARE: f64 = 0.3;
@@ -83,15 +83,16 @@ pub fn run(world: &mut World, site: &str, say: &mut dyn FnMut(&str)) -> Result<R
     let first_wake = first_wake(world, &cut, ends)?;
     say("every miner there is back; mending the link");
     link(world, &cut, false);
-    let mut late = None;
-    let done = until("the plan's completion", Duration::from_secs(180), || {
-        world.check()?;
-        let plan = world.api.get(&path)?;
-        // Some firmwares let their chips cool before they wake; the plan says so, and goes on with them.
-        let given_up = plan["state"] == "completed_with_failures"
-            && late.get_or_insert_with(Instant::now).elapsed() > LATE_AT_MOST;
-        Ok((plan["state"] == "completed" || given_up).then_some(plan))
-    })?;
+    let mut plan_in = |states: &[&str], most| {
+        until("the plan's completion", most, || {
+            world.check()?;
+            let plan = world.api.get(&path)?;
+            Ok(states.iter().any(|state| plan["state"] == *state).then_some(plan))
+        })
+    };
+    let ended = plan_in(&["completed", "completed_with_failures"], Duration::from_secs(180))?;
+    // Some firmwares let their chips cool before they wake; the plan says so, and goes on with them.
+    let done = plan_in(&["completed"], LATE_AT_MOST).unwrap_or(ended);
 
     let after = settings(world)?;
     let changed: Vec<_> = before.iter().filter(|(id, s)| after.get(*id) != Some(s)).map(|(_, s)| s).collect();
