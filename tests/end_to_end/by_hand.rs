@@ -102,7 +102,7 @@ fn a_miner_is_found_limited_and_restarted_by_hand_but_not_under_a_plan() {
         list.iter().find(|m| m["capabilities"]["reboot"] == false).unwrap()["id"].as_str().unwrap();
     for (args, code, part) in [
         (&["reboot", "10.9.9.9"][..], 1, "not in the inventory"),
-        (&["limit", "--watts", "-4", &tuned], 1, "at least 1 W"),
+        (&["limit", "--watts=-4", &tuned], 1, "at least 1 W"),
         (&["pools", "--pool", "me:pw@pool:1", "w", &whatsminer], 1, "no sign-in"),
         (&["reboot", read_only], 2, "did not show on 1 of 1"),
     ] {

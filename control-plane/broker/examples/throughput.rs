@@ -4,7 +4,7 @@
 //! answers every message with an acknowledgement of 64 bytes, as the control plane does.
 #![allow(clippy::unwrap_used, reason = "a tool that stops at the first surprise")]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/door/common.rs"]
 mod common;
 
 use bytes::Bytes;

@@ -1,9 +1,6 @@
 //! Who may not come in, and that nobody else is disturbed by their trying.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use hashinsight_broker::{Admission, Refusal};
 use hashinsight_protocol::topics::{Stream, Topic};
 use rcgen::{DnType, date_time_ymd};

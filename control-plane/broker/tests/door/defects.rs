@@ -1,12 +1,9 @@
 //! The known defects of rumqttd 0.20, one by one: each is provoked as it was found, and must not hurt.
 //!
 //! Router death from within, by a stall or by a panic, is in `router.rs`.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use hashinsight_broker::Refusal;
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};
 use rumqttd::protocol::{ConnectReturnCode, Packet};

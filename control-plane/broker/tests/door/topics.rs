@@ -1,10 +1,7 @@
 //! What an admitted agent may say and hear.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use hashinsight_broker::{Refusal, SendError, Up};
 use hashinsight_protocol::limits;
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};

@@ -1,10 +1,7 @@
 //! How connections end, and what remains of them.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use hashinsight_broker::{Admission, Refusal, Up};
 use hashinsight_protocol::ids::AgentId;
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};

@@ -2,12 +2,9 @@
 //!
 //! rumqttd traces on its own thread whatever it does, so a subscriber can hold it there or make it
 //! panic, as if by a fault of its own.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};
 use rumqttd::protocol::ConnectReturnCode;
 use std::sync::{Condvar, Mutex, MutexGuard};

@@ -1,10 +1,7 @@
 //! Amounts: all that is sent arrives, and who is slow makes others wait instead of losing anything.
-#![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use hashinsight_broker::SendError;
 use hashinsight_protocol::limits;
 use hashinsight_protocol::topics::{Down, Stream, Topic, down_filter};
